@@ -1,0 +1,1 @@
+"""Each number and each log event, named once."""
