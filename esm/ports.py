@@ -158,7 +158,7 @@ class LeaseStore(Protocol):
     """
 
     async def leases(self, app: str) -> Sequence[Lease]:
-        """All leases of ``app``; foreign rows are skipped."""
+        """All leases of ``app``; foreign rows are skipped, a lease whose owner is known to be dead is shown as free."""
         ...
 
     async def create(self, app: str, leases: Sequence[NewLease]) -> None:
@@ -170,11 +170,14 @@ class LeaseStore(Protocol):
         ...
 
     async def keep(self, held: Mapping[str, tuple[Lease, Mark | None]]) -> Mapping[str, Lease | None]:
-        """Renew leases by key, with or without a checkpoint; None = lost, nothing was written for it."""
+        """Renew leases by key, with or without a checkpoint; None = lost, nothing was written for it.
+
+        A lease as it was before the last write of its owner is still his: that reply was lost.
+        """
         ...
 
     async def finish(self, held: Lease, mark: Mark, children: Sequence[NewLease]) -> Lease | None:
-        """Create the children, then write the end mark; repeatable.  None = lost."""
+        """Create the children, then write the end mark and free the lease; repeatable.  None = lost."""
         ...
 
     async def give_up(self, held: Lease) -> None:

@@ -124,8 +124,8 @@ class _Lineage:
             self._start = Start(moment=min(moments, default=None))
         else:
             self._start = Start(moment=now if starting.latest else starting.moment)
-        # A child of a lane that began at LATEST is younger than that moment, so all of it is new.  With AT_TIMESTAMP the
-        # parent may have been closed before that time.
+        # A child of a lane that began at LATEST is younger than that moment, so all of it is new.  With AT_TIMESTAMP
+        # the parent may have been closed before that time.
         self._heir_start = HORIZON if starting.latest else self._start
 
     def missing(self, app: str) -> Sequence[NewLease]:
