@@ -1,6 +1,6 @@
 """``python -m esm``: the same command as ``esm``."""
 
-from esm.cli.main import app_main
+from esm.cli.main import main
 
 if __name__ == "__main__":
-    raise SystemExit(app_main())
+    raise SystemExit(main())
