@@ -1,0 +1,1 @@
+"""The only room that starts tasks: it joins sources, rules, targets and leases, and knows ports, never adapters."""
