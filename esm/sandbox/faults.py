@@ -195,7 +195,9 @@ class FailEntries:
             return await exchange.perform(exchange.body)
         refused = frozenset(failing)
         body[member] = [entry for index, entry in enumerate(offered) if index not in refused]
-        answer: dict[str, object] = {"Successful": []} if member == "Entries" else {"Records": [], "FailedRecordCount": 0}
+        answer: dict[str, object] = (
+            {"Successful": []} if member == "Entries" else {"Records": [], "FailedRecordCount": 0}
+        )
         headers = {"Content-Type": "application/x-amz-json-1.0"}
         if body[member]:
             reply = await exchange.perform(encoded(body))

@@ -245,7 +245,9 @@ class Kinesis:
             raise _invalid(f"Invalid ExplicitHashKey. ExplicitHashKey must be in the range: [0, {HASH_KEYS - 1}].")
         data = base64.b64decode(entry.data)
         if len(data) + len(entry.partition_key.encode()) > MAX_RECORD_BYTES:
-            raise AwsError("ValidationException", f"A record of {len(data)} bytes was given, {MAX_RECORD_BYTES} at most.")
+            raise AwsError(
+                "ValidationException", f"A record of {len(data)} bytes was given, {MAX_RECORD_BYTES} at most."
+            )
         return stream.put(entry.partition_key, data, explicit)
 
     def on_iterator(self, request: GetShardIterator) -> Answer:
@@ -268,7 +270,9 @@ class Kinesis:
                 if request.timestamp is None:
                     raise _invalid("Must either specify timestamp for AT_TIMESTAMP iterator.")
                 if request.timestamp > now + 1:
-                    raise _invalid("The timestampInMillis parameter cannot be greater than the currentTimestampInMillis.")
+                    raise _invalid(
+                        "The timestampInMillis parameter cannot be greater than the currentTimestampInMillis."
+                    )
                 return shard.log.first_at(request.timestamp, now)
             case "AT_SEQUENCE_NUMBER" | "AFTER_SEQUENCE_NUMBER" as kind:
                 return self._after(stream, shard, request) + (kind == "AFTER_SEQUENCE_NUMBER")

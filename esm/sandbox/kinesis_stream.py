@@ -41,7 +41,9 @@ class Sequencer:
 class Shard:
     """One shard.  ``opened_at`` and ``closed_at`` are epoch seconds; ``ending`` is None while it is open."""
 
-    def __init__(self, number: int, hash_range: tuple[int, int], at: float, created: int, parents: Sequence[str]) -> None:
+    def __init__(
+        self, number: int, hash_range: tuple[int, int], at: float, created: int, parents: Sequence[str]
+    ) -> None:
         self.id = f"shardId-{number:012d}"
         self.start_hash, self.end_hash = hash_range
         self.parents = tuple(parents)

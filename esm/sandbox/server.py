@@ -81,7 +81,7 @@ class Sandbox:
         access key ids that are let in.  Raises OSError when the port is taken.
         """
         sandbox = cls(region=region, account=account, clock=clock, keep_bytes=keep_bytes, access_keys=access_keys)
-        server = web.Server(sandbox._handle, request_factory=_request, access_log=None)  # noqa: SLF001 - its own class
+        server = web.Server(sandbox._handle, request_factory=_request, access_log=None)
         runner = web.ServerRunner(server, shutdown_timeout=0.05)
         await runner.setup()
         try:
@@ -90,7 +90,7 @@ class Sandbox:
             sandbox.world.url = f"http://{host}:{runner.addresses[0][1]}"
             yield sandbox
         finally:
-            await sandbox._close(runner)  # noqa: SLF001 - its own class
+            await sandbox._close(runner)
 
     async def _close(self, runner: web.ServerRunner) -> None:
         """End every call that still waits, then the server."""

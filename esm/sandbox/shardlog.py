@@ -88,7 +88,9 @@ class GeneratedLog:
     all have arrived at ``start``.  The same index gives the same record each time it is read.
     """
 
-    def __init__(self, make: Callable[[int, float], Entry], total: int, start: float, rate: float | None = None) -> None:
+    def __init__(
+        self, make: Callable[[int, float], Entry], total: int, start: float, rate: float | None = None
+    ) -> None:
         self._make = make
         self._total = total
         self._start = start

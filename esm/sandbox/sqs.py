@@ -127,7 +127,9 @@ class Sqs:
 
     # -- direct use
 
-    def create_queue(self, name: str, *, redrive_to: Queue | None = None, max_receives: int = 5, **set_: object) -> Queue:
+    def create_queue(
+        self, name: str, *, redrive_to: Queue | None = None, max_receives: int = 5, **set_: object
+    ) -> Queue:
         """Make a queue, FIFO if ``name`` ends in ``.fifo``; keywords are AWS's attributes (``VisibilityTimeout=5``).
 
         With ``redrive_to`` messages leave for that queue after ``max_receives`` receives.  Raises AwsError for
@@ -168,8 +170,10 @@ class Sqs:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo", name):
             raise _invalid("Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length")
         if settings.FifoQueue != name.endswith(".fifo"):
-            raise _invalid("The name of a FIFO queue can only include alphanumeric characters, hyphens, or underscores, "
-                           "must end with .fifo suffix and be 1 to 80 in length.")
+            raise _invalid(
+                "The name of a FIFO queue can only include alphanumeric characters, hyphens, or underscores, "
+                "must end with .fifo suffix and be 1 to 80 in length."
+            )
         self._check_redrive(settings)
         known = self._queues.get(name)
         if known is None:
@@ -292,16 +296,22 @@ class Sqs:
         if fifo and not entry.message_group_id:
             raise _missing("The request must contain the parameter MessageGroupId.")
         if fifo and entry.delay_seconds is not None:
-            raise _invalid(f"Value {entry.delay_seconds} for parameter DelaySeconds is invalid. Reason: The request "
-                           "include parameter that is not valid for this queue type.")
+            raise _invalid(
+                f"Value {entry.delay_seconds} for parameter DelaySeconds is invalid. Reason: The request "
+                "include parameter that is not valid for this queue type."
+            )
         if not 0 <= (entry.delay_seconds or 0) <= 900:
-            raise _invalid(f"Value {entry.delay_seconds} for parameter DelaySeconds is invalid. Reason: DelaySeconds "
-                           "must be >= 0 and <= 900.")
+            raise _invalid(
+                f"Value {entry.delay_seconds} for parameter DelaySeconds is invalid. Reason: DelaySeconds "
+                "must be >= 0 and <= 900."
+            )
         deduplication_id = entry.message_deduplication_id
         if fifo and not deduplication_id:
             if not queue.settings.ContentBasedDeduplication:
-                raise _invalid("The queue should either have ContentBasedDeduplication enabled or "
-                               "MessageDeduplicationId provided explicitly")
+                raise _invalid(
+                    "The queue should either have ContentBasedDeduplication enabled or "
+                    "MessageDeduplicationId provided explicitly"
+                )
             deduplication_id = hashlib.sha256(entry.message_body.encode()).hexdigest()
         trace = entry.message_system_attributes.get("AWSTraceHeader")
         message = Message(
@@ -313,15 +323,19 @@ class Sqs:
             deduplication_id=deduplication_id,
         )
         if message.size() > queue.settings.MaximumMessageSize:
-            raise _invalid("One or more parameters are invalid. Reason: Message must be shorter than "
-                           f"{queue.settings.MaximumMessageSize} bytes.")
+            raise _invalid(
+                "One or more parameters are invalid. Reason: Message must be shorter than "
+                f"{queue.settings.MaximumMessageSize} bytes."
+            )
         return message
 
     async def on_receive(self, request: Receive) -> Answer:
         queue = self.queue(request.queue_url)
         settings = queue.settings
         limit = request.max_number_of_messages
-        wait = settings.ReceiveMessageWaitTimeSeconds if request.wait_time_seconds is None else request.wait_time_seconds
+        wait = (
+            settings.ReceiveMessageWaitTimeSeconds if request.wait_time_seconds is None else request.wait_time_seconds
+        )
         visibility = settings.VisibilityTimeout if request.visibility_timeout is None else request.visibility_timeout
         _check_range("MaxNumberOfMessages", limit, 1, MAX_BATCH)
         _check_range("WaitTimeSeconds", wait, 0, 20)
@@ -472,8 +486,9 @@ def _text(value: object) -> str:
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
-        raise _invalid(f"Value {value} for parameter {name} is invalid. Reason: Must be >= {low} and <= {high}, if "
-                       "provided.")
+        raise _invalid(
+            f"Value {value} for parameter {name} is invalid. Reason: Must be >= {low} and <= {high}, if provided."
+        )
 
 
 def _check_batch(ids: Sequence[str]) -> None:
