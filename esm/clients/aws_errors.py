@@ -6,7 +6,6 @@ import aiohttp
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    ConnectionError as NotConnected,
     CredentialRetrievalError,
     EndpointConnectionError,
     HTTPClientError,
@@ -21,6 +20,9 @@ from botocore.exceptions import (
     SSLError,
     SSOError,
     TokenRetrievalError,
+)
+from botocore.exceptions import (
+    ConnectionError as NotConnected,
 )
 from botocore.parsers import ResponseParserError
 from msgspec import Struct

@@ -32,7 +32,10 @@ class Metrics:
             "esm_records_settled_total", "Records that ended, by how.", ["mapping", "outcome"], registry=registry
         )
         self.invocations = Counter(
-            "esm_invocations_total", "Attempts to invoke the target, by result.", ["mapping", "outcome"], registry=registry
+            "esm_invocations_total",
+            "Attempts to invoke the target, by result.",
+            ["mapping", "outcome"],
+            registry=registry,
         )
         self.duration = Histogram(
             "esm_invocation_duration_seconds",
@@ -57,9 +60,14 @@ class Metrics:
             registry=registry,
         )
         self.lag = Gauge(
-            "esm_lag_records", "Records in the source behind what was read, where the source tells.", each, registry=registry
+            "esm_lag_records",
+            "Records in the source behind what was read, where the source tells.",
+            each,
+            registry=registry,
         )
-        self.polls = Counter("esm_polls_total", "Reads of the source, by result.", ["mapping", "outcome"], registry=registry)
+        self.polls = Counter(
+            "esm_polls_total", "Reads of the source, by result.", ["mapping", "outcome"], registry=registry
+        )
         self.deletes_failed = Counter(
             "esm_deletes_failed_total", "Queue messages whose delete failed after all tries.", each, registry=registry
         )
@@ -76,7 +84,9 @@ class Metrics:
             registry=registry,
         )
         self.lanes = Gauge("esm_lanes_owned", "Lanes this worker reads.", each, registry=registry)
-        self.buffered = Gauge("esm_buffered_bytes", "Bytes of records in memory, all mappings together.", registry=registry)
+        self.buffered = Gauge(
+            "esm_buffered_bytes", "Bytes of records in memory, all mappings together.", registry=registry
+        )
         build = Gauge("esm_build_info", "Always 1; the version is a label.", ["version"], registry=registry)
         build.labels(version).set(1)
 
