@@ -2,9 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import asynccontextmanager
-from typing import TypeAlias
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -14,9 +13,15 @@ from aiohttp.web_protocol import RequestHandler
 
 from esm.sandbox.calls import CallLog
 from esm.sandbox.clock import SandboxClock
+from esm.sandbox.dynamodb import DynamoDb
 from esm.sandbox.faults import Faults
 from esm.sandbox.kinesis import Kinesis
+from esm.sandbox.lambda_ import Lambda
+from esm.sandbox.s3 import S3
+from esm.sandbox.secrets import Secrets
+from esm.sandbox.sns import Sns
 from esm.sandbox.sqs import Sqs
+from esm.sandbox.streams import Streams
 from esm.sandbox.wire import AwsError, ConnectionDropped, Exchange, JsonService, Reply, encoded
 from esm.sandbox.world import World
 
@@ -28,8 +33,8 @@ _TARGETS = {
     "DynamoDBStreams_20120810": "streams",
     "secretsmanager": "secretsmanager",
 }
+_FUNCTIONS = "/2015-03-31/functions/"
 _ACCESS_KEY = re.compile(r"Credential=([^/,]+)")
-Router: TypeAlias = Callable[[web.BaseRequest, bytes], Awaitable[Reply]]
 
 
 class Sandbox:
@@ -52,7 +57,13 @@ class Sandbox:
         """Access key ids that are let in; empty: everybody is."""
         self.sqs = Sqs(self.world)
         self.kinesis = Kinesis(self.world)
-        services: list[JsonService] = [self.sqs, self.kinesis]
+        self.dynamodb = DynamoDb(self.world)
+        self.streams = Streams(self.world, self.dynamodb)
+        self.functions = Lambda(self.world)
+        self.sns = Sns(self.world, self.sqs)
+        self.s3 = S3(self.world)
+        self.secrets = Secrets(self.world)
+        services: list[JsonService] = [self.sqs, self.kinesis, self.dynamodb, self.streams, self.secrets]
         self._json_services = {service.name: service for service in services}
         self._requests = 0
         self._handlers: set[asyncio.Task[object]] = set()
@@ -98,6 +109,7 @@ class Sandbox:
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
+        await self.functions.close()
         await runner.cleanup()
 
     # -- one call
@@ -149,10 +161,15 @@ class Sandbox:
             raise AwsError("UnrecognizedClientException", message, 403, query_code="InvalidClientTokenId")
 
     def _exchange(self, request: web.BaseRequest, body: bytes) -> Exchange:
-        target = request.headers.get("X-Amz-Target")
-        if target is not None:
-            return self._json_exchange(target, request.headers.get("Content-Type", "application/x-amz-json-1.0"), body)
-        return self._json_exchange("unknown.Unknown", "application/x-amz-json-1.0", body)
+        headers = request.headers
+        content_type = headers.get("Content-Type", "application/x-amz-json-1.0")
+        if (target := headers.get("X-Amz-Target")) is not None:
+            return self._json_exchange(target, content_type, body)
+        if request.path.startswith(_FUNCTIONS):
+            return self.functions.exchange(request.method, request.raw_path, headers, body)
+        if request.method == "POST" and content_type.startswith("application/x-www-form-urlencoded"):
+            return self.sns.exchange(body)
+        return self.s3.exchange(request.method, request.path, request.query, headers, body)
 
     def _json_exchange(self, target: str, content_type: str, body: bytes) -> Exchange:
         prefix, _, name = target.rpartition(".")
