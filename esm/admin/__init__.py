@@ -1,0 +1,1 @@
+"""What an operator, a probe or Prometheus asks a worker over HTTP.  Shows the engine, changes nothing."""
