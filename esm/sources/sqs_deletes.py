@@ -1,12 +1,11 @@
 """Deletes of delivered messages: beside the deliveries, again and again while the receipts live."""
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import anyio
 import structlog
-from anyio.abc import TaskGroup
 from msgspec import Struct, structs
 
 from esm.clients.aws_errors import AWS_ERRORS, translate
@@ -14,7 +13,8 @@ from esm.domain.record import LaneId
 from esm.domain.retry import Backoff, Jitter
 from esm.ports import Clock
 from esm.sources.sqs_events import Receipt
-from esm.sources.sqs_queue import PER_CALL, Queue
+from esm.sources.sqs_queue import PER_CALL, Calls
+from esm.sources.sqs_shelter import Shelter
 
 log = structlog.get_logger()
 
@@ -35,31 +35,6 @@ class Counter(Protocol):
         ...
 
 
-class Shelter:
-    """Tasks of a lane that a cancellation of the lane does not reach: they end by themselves or by ``close``."""
-
-    def __init__(self, tasks: TaskGroup) -> None:
-        self._tasks = tasks
-        self._scopes: set[anyio.CancelScope] = set()
-
-    def start(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Run ``work`` beside the caller."""
-        self._tasks.start_soon(self._run, work)
-
-    async def _run(self, work: Callable[[], Awaitable[None]]) -> None:
-        with anyio.CancelScope(shield=True) as scope:
-            self._scopes.add(scope)
-            try:
-                await work()
-            finally:
-                self._scopes.discard(scope)
-
-    def close(self) -> None:
-        """End every task now."""
-        for scope in self._scopes:
-            scope.cancel()
-
-
 class Delivered(Struct, frozen=True):
     """A message that is to be deleted."""
 
@@ -75,7 +50,7 @@ class Deletes:
     """
 
     def __init__(
-        self, lane: LaneId, queue: Queue, shelter: Shelter, clock: Clock, failed: Counter, jitter: Jitter
+        self, lane: LaneId, queue: Calls, shelter: Shelter, clock: Clock, failed: Counter, jitter: Jitter
     ) -> None:
         self._lane, self._queue, self._shelter, self._clock = lane, queue, shelter, clock
         self._failed_count, self._jitter = failed, jitter

@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 from msgspec import Struct
@@ -25,6 +25,12 @@ class Receipt(Struct, frozen=True, gc=False):
     """Seconds of ``Instant.elapsed`` at which the message may come back."""
 
 
+def receipt_of(record: Record) -> Receipt:
+    """The receipt of a queue's record."""
+    assert isinstance(record.handle, Receipt)  # this room made the record
+    return record.handle
+
+
 class MessageRecords:
     """Makes records of the messages of one queue; positions count on over all reads."""
 
@@ -39,7 +45,7 @@ class MessageRecords:
 
     def _record(self, message: "MessageTypeDef", now: Instant, expires: float) -> Record:
         self._received += 1
-        attributes: Mapping[str, str] = message.get("Attributes", {})
+        attributes = cast("Mapping[str, str]", message.get("Attributes", {}))  # the stub's keys are literals
         sent = attributes.get("SentTimestamp")
         return Record(
             lane=self._lane,
@@ -80,4 +86,5 @@ def _attribute(value: "MessageAttributeValueOutputTypeDef") -> dict[str, object]
         shown["stringValue"] = value["StringValue"]
     if "BinaryValue" in value:
         shown["binaryValue"] = base64.b64encode(value["BinaryValue"]).decode()
-    return shown | {"stringListValues": [], "binaryListValues": [], "dataType": value["DataType"]}
+    nothing: Sequence[str] = ()
+    return shown | {"stringListValues": nothing, "binaryListValues": nothing, "dataType": value["DataType"]}
