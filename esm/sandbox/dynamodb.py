@@ -514,7 +514,7 @@ def _page(table: Table, request: Scan, scope: Scope, items: Sequence[Item]) -> A
     shown = page
     if request.filter_expression:
         wanted = condition(request.filter_expression)
-        shown = []
+        shown = list[Item]()
         for item in page:
             scope.item = item
             if wanted(scope):

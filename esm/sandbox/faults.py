@@ -4,7 +4,7 @@ import asyncio
 import fnmatch
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
 from esm.sandbox.wire import AwsError, ConnectionDropped, Exchange, Reply, encoded
 
@@ -210,14 +210,12 @@ class FailEntries:
         self, answer: dict[str, object], member: str, offered: list[dict[str, object]], failing: list[int]
     ) -> None:
         if member == "Entries":
-            failed = answer.setdefault("Failed", [])
-            assert isinstance(failed, list)
+            failed = cast("list[object]", answer.setdefault("Failed", []))
             for index in failing:
                 name = offered[index].get("Id", "")
                 failed.append({"Id": name, "SenderFault": False, "Code": self.code, "Message": self.message})
             return
-        records = answer["Records"]
-        assert isinstance(records, list)
+        records = cast("list[dict[str, object]]", answer["Records"])
         for index in failing:  # ascending: each insert finds its place
             records.insert(index, {"ErrorCode": self.code, "ErrorMessage": self.message})
         answer["FailedRecordCount"] = sum("ErrorCode" in record for record in records)

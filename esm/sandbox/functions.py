@@ -1,8 +1,8 @@
 """Ready-made functions for a sandbox that runs as a process of its own: kinds that are named in text.
 
-``ok``; ``hang``; ``sleep:0.05`` (seconds); ``fail_if:TEXT`` raises when a record's payload holds TEXT; ``report_if:TEXT``
-reports those records as batchItemFailures; ``fail:N`` raises N times, then succeeds.  Kinds are joined by ``,`` and act in
-that order; ``record`` and ``ids`` among them remember what arrived.
+``ok``; ``hang``; ``sleep:0.05`` (seconds); ``fail_if:TEXT`` raises when a record's payload holds TEXT;
+``report_if:TEXT`` reports those records as batchItemFailures; ``fail:N`` raises N times, then succeeds.  Kinds are
+joined by ``,`` and act in that order; ``record`` and ``ids`` among them remember what arrived.
 """
 
 import asyncio
@@ -13,6 +13,9 @@ from typing import cast
 
 from esm.sandbox.lambda_ import Context, Function, Handler, Lambda
 from esm.sandbox.wire import Json
+
+WORDS = frozenset(("ok", "record", "ids", "fail", "sleep", "hang", "fail_if", "report_if"))
+"""The kinds by name."""
 
 
 class Poisoned(Exception):

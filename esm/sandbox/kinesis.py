@@ -405,9 +405,7 @@ def _shown(shard: Shard) -> dict[str, object]:
     if shard.ending is not None:
         numbers["EndingSequenceNumber"] = str(shard.ending)
     shown: dict[str, object] = {"ShardId": shard.id, "HashKeyRange": _hash_range(shard), "SequenceNumberRange": numbers}
-    for name, parent in zip(("ParentShardId", "AdjacentParentShardId"), shard.parents, strict=False):
-        shown[name] = parent
-    return shown
+    return shown | dict(zip(("ParentShardId", "AdjacentParentShardId"), shard.parents, strict=False))
 
 
 def _child(shard: Shard) -> dict[str, object]:

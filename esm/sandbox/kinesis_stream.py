@@ -1,4 +1,4 @@
-"""The streams behind Kinesis: shards with parents and hash ranges, sequence numbers, splits, merges; no protocol here."""
+"""The streams behind Kinesis: shards with parents and hash ranges, splits, merges; no protocol here."""
 
 import base64
 import bisect
@@ -16,7 +16,7 @@ BYTES_PER_SECOND = 2 * 1024 * 1024
 
 
 class Sequencer:
-    """Sequence numbers of one shard, laid out as AWS's: 56 decimal digits, rising, with gaps, told apart from other shards'.
+    """Sequence numbers of one shard, laid out as AWS's: 56 decimal digits, rising, with gaps, unlike other shards'.
 
     From the top: a version digit, the creation second of the shard (36 bits), a part of the shard number (4), the index
     (64), the arrival second (44), the shard number (32), a version digit.
@@ -97,7 +97,7 @@ class Shard:
 class Stream:
     """A data stream.  The attributes below are switches for tests.
 
-    ``enforce_limits``: 5 reads and 2 MiB a second per shard, off by default.  ``iterator_seconds``: life of an iterator.
+    ``enforce_limits``: 5 reads and 2 MiB a second per shard, off at first.  ``iterator_seconds``: life of an iterator.
     ``trimmed_is_error``: a position older than the horizon is InvalidArgumentException instead of the oldest record.
     """
 

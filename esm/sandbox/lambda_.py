@@ -2,9 +2,11 @@
 
 import asyncio
 import base64
+import contextlib
 import inspect
 import math
 import re
+import threading
 import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -57,12 +59,17 @@ class Invocation(msgspec.Struct, frozen=True):
     outcome: str
 
 
+class TimedOut(Exception):
+    """The function did not answer within its timeout."""
+
+
 class Function:
     """One function; the attributes are settings that may be changed at any time.
 
-    ``timeout`` (seconds) ends async handlers.  A sync handler runs on the sandbox's own loop, and holds up everything
-    unless ``threaded``.  ``reserved_concurrency`` makes further invocations fail with 429; 0 throttles all.  With
-    ``record`` invocations are kept as they end, ``keep_bytes`` of events at most; the oldest are forgotten first.
+    ``timeout`` (seconds) ends async handlers and stops waiting for threads.  A sync handler runs on the sandbox's own
+    loop, and holds up everything unless ``threaded``: then in a daemon thread of its own.  ``reserved_concurrency``
+    makes further invocations fail with 429; 0 throttles all.  With ``record`` invocations are kept as they end,
+    ``keep_bytes`` of events at most; the oldest are forgotten first.
     """
 
     def __init__(self, name: str, handler: Handler, arn: str, seconds: float) -> None:
@@ -100,14 +107,18 @@ class Function:
         self._kept_bytes = 0
 
     async def run(self, event: object, context: Context) -> object:
-        """Call the handler.  Raises whatever it raises, TimeoutError past the timeout."""
-        if self.threaded:
-            return await asyncio.to_thread(self.handler, event, context)
-        answer = self.handler(event, context)
+        """Call the handler.  Raises whatever it raises, TimedOut past the timeout."""
+        answer: object = _in_thread(self.handler, event, context) if self.threaded else self.handler(event, context)
         if not inspect.isawaitable(answer):
             return answer
-        async with asyncio.timeout(self.timeout):
-            return await cast("Awaitable[object]", answer)
+        limit = asyncio.timeout(self.timeout)
+        try:
+            async with limit:
+                return await cast("Awaitable[object]", answer)
+        except TimeoutError as error:
+            if limit.expired():
+                raise TimedOut from error
+            raise
 
 
 class Lambda:
@@ -246,27 +257,13 @@ class Lambda:
         function.running += 1
         function.started += 1
         number = function.started
-        outcome = "dropped"
+        outcome, answer = "dropped", b""
         try:
-            answer = msgspec.json.encode(await function.run(event, context))
-            outcome = "ok"
-        except TimeoutError:
-            outcome = "timeout"
-            message = f"RequestId: {context.aws_request_id} Error: Task timed out after {function.timeout:.2f} seconds"
-            answer = encoded({"errorType": "Sandbox.Timedout", "errorMessage": message})
-        except Exception as error:  # noqa: BLE001 - whatever a function raises is its error object
-            outcome = "error"
-            answer = encoded(_error_object(error, context.aws_request_id))
+            outcome, answer = await _outcome(function, event, context)
         finally:
             function.running -= 1
-            remembered = Invocation(
-                function.name, number, context.aws_request_id, at, msgspec.Raw(context.body), outcome
-            )
-            function.remember(remembered)
-        if outcome == "ok" and len(answer) > MAX_RESPONSE:
-            outcome = "error"
-            message = f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE} bytes)."
-            answer = encoded({"errorMessage": message, "errorType": "Function.ResponseSizeTooLarge"})
+            request_id, sent = context.aws_request_id, msgspec.Raw(context.body)
+            function.remember(Invocation(function.name, number, request_id, at, sent, outcome))
         headers = {**_JSON, "X-Amz-Executed-Version": function.version}
         if outcome != "ok":
             headers["X-Amz-Function-Error"] = "Unhandled"
@@ -277,6 +274,51 @@ def refuse(error: AwsError) -> Reply:
     """An error of the call itself, as Lambda puts it."""
     shown = {"Type": "User" if error.sender else "Service", "message": error.message, **error.fields}
     return Reply(error.status, encoded(shown), {**_JSON, "x-amzn-ErrorType": error.code, **error.headers})
+
+
+async def _outcome(function: Function, event: object, context: Context) -> tuple[str, bytes]:
+    """Run the function; answers its outcome, and its reply or error object."""
+    request_id = context.aws_request_id
+    try:
+        answer = msgspec.json.encode(await function.run(event, context))
+    except TimedOut:
+        message = f"RequestId: {request_id} Error: Task timed out after {function.timeout:.2f} seconds"
+        return "timeout", encoded({"errorType": "Sandbox.Timedout", "errorMessage": message})
+    except SystemExit as error:
+        message = f"RequestId: {request_id} Error: Runtime exited with error: exit status {error.code}"
+        return "error", encoded({"errorType": "Runtime.ExitError", "errorMessage": message})
+    except Exception as error:  # noqa: BLE001 - whatever a function raises is its error object
+        return "error", encoded(_error_object(error, request_id))
+    if len(answer) > MAX_RESPONSE:
+        message = f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE} bytes)."
+        return "error", encoded({"errorMessage": message, "errorType": "Function.ResponseSizeTooLarge"})
+    return "ok", answer
+
+
+async def _in_thread(handler: Handler, event: object, context: Context) -> object:
+    """Call ``handler`` in a daemon thread: one that hangs does not hold up the end of the process."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[object] = loop.create_future()
+
+    def resolve(result: object, error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is None:
+            done.set_result(result)
+        else:
+            done.set_exception(error)
+
+    def work() -> None:
+        result, failure = None, None
+        try:
+            result = handler(event, context)
+        except BaseException as error:  # noqa: BLE001 - it goes to whoever waits
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(resolve, result, failure)
+
+    threading.Thread(target=work, daemon=True).start()
+    return await done
 
 
 def _error_object(error: Exception, request_id: str) -> dict[str, object]:

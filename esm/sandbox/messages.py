@@ -7,6 +7,7 @@ import re
 import struct
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
+from typing import Protocol
 
 import msgspec
 
@@ -118,6 +119,10 @@ def md5_of_attributes(attributes: Attributes) -> str:
     return digest.hexdigest()
 
 
-def _add(digest: "hashlib._Hash", value: bytes) -> None:
+class _Digest(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+
+def _add(digest: _Digest, value: bytes) -> None:
     digest.update(struct.pack(">I", len(value)))
     digest.update(value)

@@ -17,6 +17,7 @@ import msgspec
 
 from esm.sandbox.clock import finish
 from esm.sandbox.messages import Message, State
+from esm.sandbox.supply import Supply
 from esm.sandbox.wire import AwsError
 from esm.sandbox.world import World
 
@@ -60,8 +61,8 @@ class Queue:
         self.arn = f"arn:aws:sqs:{world.region}:{world.account}:{name}"
         self.created_at = world.clock.now()
         self.modified_at = self.created_at
-        self.supply: Callable[[int, float], Iterable[Message]] | None = None
-        """Makes up to n messages at a moment, for queues that are generated as they are read."""
+        self.supply: Supply | None = None
+        """Messages that are made as they are received."""
         self.ready_count = 0
         self.in_flight_count = 0
         self.delayed_count = 0
@@ -83,6 +84,11 @@ class Queue:
         return f"{self._world.url}/{self._world.account}/{self.name}"
 
     @property
+    def visible_count(self) -> int:
+        """Messages that can be received now, those included that are made only then."""
+        return self.ready_count + (0 if self.supply is None else self.supply.waiting(self._clock.now()))
+
+    @property
     def settings(self) -> Settings:
         """Its attributes; change them with ``configure``."""
         return self._settings
@@ -102,7 +108,7 @@ class Queue:
         self._notify()
 
     def add(self, message: Message, delay: float | None = None, *, notify: bool = True) -> Message:
-        """Take ``message`` in, visible after ``delay`` seconds (None: the queue's); what it returns is what is stored."""
+        """Take ``message`` in, visible after ``delay`` seconds (None: the queue's); returns what is stored."""
         now = self._clock.now()
         if not message.sent_at:
             message.sent_at = now
@@ -128,7 +134,7 @@ class Queue:
         now = self._clock.now()
         self._bring_back(now)
         if self.supply is not None and self.ready_count < limit:
-            for message in self.supply(limit - self.ready_count, now):
+            for message in self.supply.take(limit - self.ready_count, now):
                 self.add(message, notify=False)
         taken = self._pick(min(limit, self.in_flight_limit - self.in_flight_count), now)
         for message in taken:
@@ -200,7 +206,10 @@ class Queue:
         """The moment at which a message next becomes visible by itself; infinity when none will."""
         while self._due and self._stale(self._due[0]):
             heapq.heappop(self._due)
-        return self._due[0][0] if self._due else float("inf")
+        due = self._due[0][0] if self._due else float("inf")
+        if self.supply is None or self.in_flight_count >= self.in_flight_limit:
+            return due
+        return min(due, self.supply.due(self._clock.now()))
 
     # -- inside
 

@@ -84,8 +84,8 @@ class StoredLog:
 class GeneratedLog:
     """A shard log that stores nothing: record ``i`` is made by ``make(i, arrival)`` whenever it is read.
 
-    ``total`` records arrive at ``rate`` a second from ``start`` on, in bursts as clients read; a rate of None means that
-    all have arrived at ``start``.  The same index gives the same record each time it is read.
+    ``total`` records arrive at ``rate`` a second from ``start`` on, in bursts as clients read; a rate of None means
+    that all have arrived at ``start``.  The same index gives the same record each time it is read.
     """
 
     def __init__(

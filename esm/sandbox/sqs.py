@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -113,6 +114,9 @@ class Batch(Request):
     """DeleteMessageBatch, ChangeMessageVisibilityBatch."""
 
     entries: Sequence[BatchEntry] = ()
+
+
+E = TypeVar("E", Entry, BatchEntry)
 
 
 class Sqs:
@@ -231,7 +235,7 @@ class Sqs:
                 del shown[key]
         shown |= {
             "QueueArn": queue.arn,
-            "ApproximateNumberOfMessages": str(queue.ready_count),
+            "ApproximateNumberOfMessages": str(queue.visible_count),
             "ApproximateNumberOfMessagesNotVisible": str(queue.in_flight_count),
             "ApproximateNumberOfMessagesDelayed": str(queue.delayed_count),
             "CreatedTimestamp": str(int(queue.created_at)),
@@ -450,7 +454,7 @@ def _chosen(attributes: Mapping[str, Attribute], names: Iterable[str]) -> dict[s
     return {name: one for name, one in attributes.items() if name in wanted or (prefixes and name.startswith(prefixes))}
 
 
-def _each(entries: Sequence[BatchEntry] | Sequence[Entry], act: Callable[..., dict[str, object] | None]) -> Answer:
+def _each(entries: Sequence[E], act: Callable[[E], dict[str, object] | None]) -> Answer:
     """Perform a batch entry by entry; errors of one go to ``Failed``."""
     successful: list[object] = []
     failed: list[object] = []

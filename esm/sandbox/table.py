@@ -91,7 +91,7 @@ class Table:
         return old
 
     def key_of(self, item: Item, *, whole: bool) -> Item:
-        """The key attributes of ``item``.  Raises AwsError when one is missing; ``whole``: ``item`` must hold no more."""
+        """The key attributes of ``item``; ``whole``: it must hold no more.  Raises AwsError when one is missing."""
         missing = [name for name in self.keys if name not in item]
         if missing:
             message = f"One of the required keys was not given a value: Missing the key {missing[0]} in the item"

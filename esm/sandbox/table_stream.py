@@ -125,9 +125,10 @@ class TableStream:
         self._open.clear()
 
     def generate(self, per_shard: int, *, size: int = 1024, rate: float | None = None) -> None:
-        """Let each open shard that is still empty hold ``per_shard`` insertions of about ``size`` bytes, made when read.
+        """Let each open shard that is still empty hold ``per_shard`` insertions of about ``size`` bytes.
 
-        The key attribute is ``item-<index>``; ``rate`` records a second arrive per shard, or all at once.
+        They are made when read.  The key attribute is ``item-<index>``; ``rate`` records a second arrive per
+        shard, or all at once.
         """
         now = self._clock.now()
         for shard in self._open:

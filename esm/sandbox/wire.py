@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -109,7 +109,7 @@ class Exchange:
 
     @property
     def service(self) -> str:
-        """``sqs``, ``kinesis``, ``dynamodb``, ``streams``, ``lambda``, ``secretsmanager``, ``sns``, ``s3`` or ``sts``."""
+        """``sqs``, ``kinesis``, ``dynamodb``, ``streams``, ``lambda``, ``secretsmanager``, ``sns``, ``s3``, ``sts``."""
         return self.operation.partition(":")[0]
 
     def json(self) -> Json:
@@ -118,7 +118,7 @@ class Exchange:
             found = json.loads(self.body)
         except ValueError:
             return {}
-        return found if isinstance(found, dict) else {}
+        return cast("Json", found) if isinstance(found, dict) else {}
 
 
 def encoded(value: object) -> bytes:
