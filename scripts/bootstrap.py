@@ -21,7 +21,13 @@ from typing import Iterator
 
 OLDEST = (3, 11)
 EXTRAS = {"demo": "demo", "dev": "demo,dev,kafka-registry,otel"}
-TOOLS = {"promtool": "prometheus", "java": "default-jre-headless", "mvn": "maven", "npm": "npm"}
+TOOLS = {
+    "promtool": "prometheus",
+    "java": "default-jre-headless",
+    "mvn": "maven",
+    "node": "nodejs",
+    "npm": "npm",
+}
 """What integration tests call, and the Debian package that has it."""
 
 ROOT = Path(__file__).resolve().parent.parent

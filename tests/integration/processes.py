@@ -13,6 +13,9 @@ from tests.integration.guard import GUARD, kill_group
 
 READY_SECONDS = 30.0
 STOP_SECONDS = 10.0
+"""How long SIGTERM may take."""
+KILL_SECONDS = 10.0
+"""How long SIGKILL may take: the kernel has its own pace where a disk is busy."""
 LOG_LINES = 100
 
 _LOOK_AGAIN_SECONDS = 0.02
@@ -100,7 +103,7 @@ class Server:
             raise
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL where that is not heeded within 10 s.  Does nothing if it does not run."""
+        """SIGTERM, and SIGKILL where that is not heeded within STOP_SECONDS.  Does nothing if it does not run."""
         if self._process is not None and self.running:
             self._process.send_signal(signal.SIGTERM)
             self._process.send_signal(signal.SIGCONT)  # a frozen one would never see it
@@ -114,7 +117,7 @@ class Server:
         """SIGKILL to the process and its children.  Does nothing if it does not run."""
         if self._process is not None:
             kill_group(self._process.pid)
-            self._process.wait(STOP_SECONDS)
+            self._process.wait(KILL_SECONDS)
         self._gone()
 
     def freeze(self) -> None:

@@ -33,14 +33,18 @@ def leave(sentence: str) -> NoReturn:
     pytest.skip(sentence)
 
 
-@cache
 def _lack(tool: str) -> str:
     """What is wrong with ``tool``, or nothing."""
     if shutil.which(tool) is None:
         return f"needs {tool}, which is not on the PATH"
-    if tool == "java":
-        said = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
-        version = re.search(r'version "(?:1\.)?(\d+)', said)
-        if version is None or int(version[1]) < OLDEST_JAVA:
-            return f"needs Java {OLDEST_JAVA} or newer; `java -version` says {said.splitlines()[:1]}"
+    if tool == "java" and _java_version() < OLDEST_JAVA:
+        return f"needs Java {OLDEST_JAVA} or newer; found {_java_version()}"
     return ""
+
+
+@cache
+def _java_version() -> int:
+    """17 for "17.0.15", 8 for "1.8.0"; 0 where `java -version` does not say."""
+    said = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(?:1\.)?(\d+)', said)
+    return int(version[1]) if version else 0
