@@ -24,6 +24,7 @@ FAILOVER_SECONDS = 10.0
 CHECKPOINT_SECONDS = 1.0
 CLOSE_SECONDS = 5.0
 _SAY_AGAIN_SECONDS = 60.0
+_GIVE_UP_AGAIN = Backoff(base=0.2, cap=1)
 
 
 class Held:
@@ -40,6 +41,8 @@ class Held:
         """When the last successful write was sent (elapsed): validity counts from before it, whatever it took."""
         self.lost: str | None = None
         """Why it is no longer ours."""
+        self.finished = False
+        """Its end is stored: nobody will ever write it again."""
 
     @property
     def ended(self) -> bool:
@@ -91,12 +94,14 @@ class LeaseKeeper:
         self.held: dict[str, Held] = {}
         """By lease key."""
         self.owner = owner
-        self._mapping, self._store, self._clock, self._on_lost = mapping, store, clock, on_lost
+        self._mapping, self._store, self._clock, self._jitter, self._on_lost = mapping, store, clock, jitter, on_lost
         self._failover = failover
         self._every = failover / 3
-        self.health = StoreHealth(mapping, clock, Backoff(base=failover / 20, cap=self._every), jitter)
+        # Short: a store that comes back just before the leases run out is still met in time.
+        self.health = StoreHealth(mapping, clock, Backoff(base=failover / 20, cap=failover / 10), jitter)
         self._writing = anyio.Lock()
         self._changed = anyio.Event()
+        self._taken = anyio.Event()
         self._checkpoint_at = float("-inf")
         self._retry_at = float("-inf")
 
@@ -104,7 +109,7 @@ class LeaseKeeper:
 
     def owned(self, held: Held) -> bool:
         """Whether the lease counts as ours by our own clock."""
-        return held.lost is None and self._now() < held.sent + self._failover
+        return held.finished or (held.lost is None and self._now() < held.sent + self._failover)
 
     def check(self, held: Held) -> None:
         """Raises LaneLost unless the lease counts as ours."""
@@ -115,6 +120,8 @@ class LeaseKeeper:
     def note(self, held: Held, mark: Mark) -> None:
         """Store ``mark`` with the next checkpoint, within a second.  Raises LaneLost."""
         self.check(held)
+        if held.finished:
+            return
         held.mark = mark
         if not held.dirty:
             held.dirty = True
@@ -125,7 +132,7 @@ class LeaseKeeper:
         async with self._writing:
             self.check(held)
             if held.dirty:
-                await self._write([held])
+                await self._write([each for each in self.held.values() if each.dirty])  # others will ask next
                 self.check(held)
 
     # -- what the feed asks
@@ -139,6 +146,7 @@ class LeaseKeeper:
         self.health.works()
         held = self.held[lease.key] = Held(lease, sent)
         self._changed.set()
+        self._taken.set()
         return held
 
     async def finish(self, held: Held, mark: Mark, children: Sequence[NewLease]) -> bool:
@@ -149,16 +157,29 @@ class LeaseKeeper:
             if not self.owned(held) or await self._call(self._store.finish(held.lease, mark, children)) is None:
                 self._lose(held, "another worker took it, or it ran out, before its end was written")
                 return False
-            del self.held[held.lease.key]
-            held.lost = "it is settled to its end"
+            held.finished, held.dirty = True, False
+            self.held.pop(held.lease.key, None)
             return True
 
-    # -- the task
+    # -- the tasks
 
     async def run(self) -> None:
-        """Renew and write checkpoints until cancelled."""
+        """Renew, write checkpoints and let go what ran out, until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._watch)
+            await self._write_when_due()
+
+    async def _watch(self) -> None:
+        """Lose leases in time, even while the store keeps a write waiting."""
         while True:
             self._lose_expired()
+            runs_out = min((held.sent + self._failover for held in self.held.values()), default=float("inf"))
+            self._taken = anyio.Event()
+            with anyio.move_on_after(runs_out - self._now()):
+                await self._taken.wait()
+
+    async def _write_when_due(self) -> None:
+        while True:
             delay = self._due() - self._now()
             if delay > 0:
                 self._changed = anyio.Event()
@@ -171,12 +192,11 @@ class LeaseKeeper:
                 self._retry_at = self.health.failed(error)
 
     def _due(self) -> float:
-        """When the next write is due, or the next lease runs out."""
+        """When the next write is due."""
         write = min((held.sent + self._every for held in self.held.values()), default=float("inf"))
         if any(held.dirty for held in self.held.values()):
             write = min(write, self._checkpoint_at + CHECKPOINT_SECONDS)
-        runs_out = min((held.sent + self._failover for held in self.held.values()), default=float("inf"))
-        return min(max(write, self._retry_at), runs_out)
+        return max(write, self._retry_at)
 
     async def _renew(self) -> None:
         async with self._writing:
@@ -226,21 +246,27 @@ class LeaseKeeper:
         raise LeaseStoreFailed(f"The lease store did not answer within {limit:g} s.")
 
     async def close(self) -> None:
-        """A last checkpoint of everything, then give all leases up; at most for a few seconds."""
-        try:
-            with anyio.move_on_after(CLOSE_SECONDS, shield=True) as scope:
-                self._lose_expired()
-                if dirty := [held for held in self.held.values() if held.dirty]:
-                    await self._write(dirty)
-                for held in list(self.held.values()):
-                    await self._call(self._store.give_up(held.lease))
-                    del self.held[held.lease.key]
-                    held.lost = "it was given up"
-            why = f"the lease store took longer than {CLOSE_SECONDS:g} s" if scope.cancelled_caught else ""
-        except LeaseStoreFailed as error:
-            why = str(error)
-        if why:
+        """A last checkpoint of everything, then give all leases up; tries for a few seconds."""
+        why = f"the lease store took longer than {CLOSE_SECONDS:g} s"
+        times = 0
+        with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+            self._lose_expired()
+            while self.held:
+                try:
+                    await self._give_all_up()
+                except LeaseStoreFailed as error:
+                    why, times = str(error), times + 1
+                    await anyio.sleep(_GIVE_UP_AGAIN.delay(times, self._jitter))
+        if self.held:
             log.warning("leases_not_given_up", mapping=self._mapping, leases=len(self.held), why=why)
+
+    async def _give_all_up(self) -> None:
+        if dirty := [held for held in self.held.values() if held.dirty]:
+            await self._write(dirty)
+        for held in list(self.held.values()):
+            await self._call(self._store.give_up(held.lease))
+            del self.held[held.lease.key]
+            held.lost = "it was given up"
 
     def _now(self) -> float:
         return self._clock.instant().elapsed

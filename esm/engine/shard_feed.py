@@ -1,4 +1,4 @@
-"""Joins a ShardSource and a LeaseStore to a Source: finds shards, takes leases, grants lanes, ends them."""
+"""Joins a ShardSource and a LeaseStore to a Source: takes leases, grants lanes, ends them."""
 
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
@@ -20,21 +20,17 @@ from esm.domain.leasing import (
     heirs,
     missing_leases,
     readable,
-    trimmed,
 )
 from esm.domain.record import LaneEnd, LaneId, Mark
 from esm.domain.retry import Backoff, Jitter
 from esm.engine.lease_keeper import FAILOVER_SECONDS, Held, LeaseKeeper
 from esm.engine.leased_lane import LeasedLane, start_of
+from esm.engine.shard_listing import ShardListing
 from esm.ports import AttemptLimits, Clock, Gone, Granted, LaneFeed, LeaseStore, Leaving, ShardSource
 from esm.telemetry.metrics import MappingMetrics
 
 log = structlog.get_logger()
 
-DISCOVERY_SECONDS = 60.0
-"""How often shards are listed while none ends."""
-_LIST_AGAIN = Backoff(base=1, cap=60)
-"""After a failed or incomplete listing."""
 _GRANT_AGAIN = Backoff(base=1, cap=60)
 """After a lane was left: it failed, or its pipeline did."""
 _STEADY_SECONDS = 60.0
@@ -80,13 +76,14 @@ class LeasedSource:
             self._jitter,
             self._metrics,
             self._failover,
+            shards,
         )
         raised: Exception | None = None
         try:
             async with anyio.create_task_group() as tasks:
                 try:
                     tasks.start_soon(feed.keeper.run)  # before the first leases are taken: that may take a while
-                    await feed.begin(shards)
+                    await feed.begin()
                     tasks.start_soon(feed.run)
                     yield feed, AttemptLimits()
                 except Exception as error:  # noqa: BLE001 - raised again below: a task group would wrap it
@@ -114,6 +111,11 @@ class _Place:
         self.looked_at = 0
         """Number of the listing in which its children were looked for."""
 
+    @property
+    def named(self) -> Sequence[str]:
+        """Its children, as far as its reader named them at the end."""
+        return self.held.mark.ended.children if self.held.mark and self.held.mark.ended else ()
+
 
 class ShardFeed:
     """The lanes of one mapping, as leases come and go: a ``ports.LaneFeed``."""
@@ -130,11 +132,12 @@ class ShardFeed:
         jitter: Jitter,
         metrics: MappingMetrics,
         failover: float,
+        first: Shards,
     ) -> None:
         self.keeper = LeaseKeeper(mapping, store, owner, clock, jitter, self._on_lost, failover)
         self._mapping, self._app, self._source, self._store, self._owner = mapping, app, source, store, owner
         self._starting, self._clock, self._jitter, self._metrics = starting, clock, jitter, metrics
-        self._shards = Shards(())
+        self._listing = ShardListing(mapping, source, clock, jitter, first)
         self._watch = Watch(failover)
         self._places: dict[str, _Place] = {}  # by shard
         self._with_engine: set[str] = set()  # granted and not left, even if lost meanwhile
@@ -142,10 +145,7 @@ class ShardFeed:
         self._news = anyio.Event()
         self._wake = anyio.Event()
         self._failure: Exception | None = None
-        self._suspects: set[str] = set()  # not ended, and missing in the last listing
-        self._list_at = self._scan_at = self._retry_at = float("-inf")
-        self._listings = 0
-        self._listings_failed = 0
+        self._scan_at = self._retry_at = float("-inf")
 
     # -- LaneFeed
 
@@ -172,9 +172,8 @@ class ShardFeed:
 
     # -- the task
 
-    async def begin(self, shards: Shards) -> None:
-        """Make the leases of ``shards`` and take those that are free.  Raises NotReady."""
-        self._listed(shards)
+    async def begin(self) -> None:
+        """Make the leases of the shards that are listed first and take those that are free.  Raises NotReady."""
         try:
             await self._scan(first=True)
         except LeaseStoreFailed as error:
@@ -184,8 +183,8 @@ class ShardFeed:
         """Follow shards and leases until cancelled; an unexpected error comes out of ``change``."""
         try:
             while True:
+                self._wake = anyio.Event()  # before the round: what happens during it may call for another one
                 await self._tend()
-                self._wake = anyio.Event()
                 delay = self._due() - self._now()
                 if delay > 0:
                     with anyio.move_on_after(delay):
@@ -200,72 +199,49 @@ class ShardFeed:
         """One round: list, scan, end, grant, each if it is due."""
         if self._now() >= self._retry_at:
             try:
-                if self._now() >= self._list_at:
+                if self._now() >= self._listing.due:
                     await self._list()
                 await self._end_lanes()
                 if self._now() >= self._scan_at:
                     await self._scan()
-            except _Recreated:
-                raise
-            except NotReady as error:
-                self._listing_failed(str(error))
+                if not self.keeper.held:  # else its writes tell whether the store works
+                    self.keeper.health.works()
             except LeaseStoreFailed as error:
                 self._retry_at = self.keeper.health.failed(error)
+                self._scan_at = self._retry_at
         self._grant()
 
     def _due(self) -> float:
         grants = [place.due for place in self._places.values() if self._grantable(place)]
-        return min(max(self._retry_at, min(self._list_at, self._scan_at)), *grants, float("inf"))
-
-    # -- shards
+        return min(max(self._retry_at, min(self._listing.due, self._scan_at)), *grants, float("inf"))
 
     async def _list(self) -> None:
-        shards = await self._source.discover()
-        if shards.stream != self._shards.stream:
-            raise _Recreated(
-                f"Mapping {self._mapping}: the stream was deleted and made anew (was {self._shards.stream}, is "
-                f"{shards.stream}); reading begins anew."
-            )
-        self._listed(shards)
-
-    def _listed(self, shards: Shards) -> None:
-        self._shards = shards
-        self._listings += 1
-        now = self._now()
-        self._scan_at = now
-        if shards.complete:
-            self._listings_failed = 0
-            self._list_at = now + DISCOVERY_SECONDS * (0.9 + 0.2 * self._jitter())
-        else:
-            self._listing_failed("the listing has holes")
-
-    def _listing_failed(self, why: str) -> None:
-        self._listings_failed += 1
-        if self._listings_failed == 1 or self._listings_failed % 10 == 0:
-            log.warning("shards_not_listed", mapping=self._mapping, why=why, times=self._listings_failed)
-        self._list_at = self._now() + _LIST_AGAIN.delay(self._listings_failed, self._jitter)
+        if await self._listing.ask():
+            self._scan_at = self._now()
 
     # -- leases
 
     async def _scan(self, first: bool = False) -> None:
         """Read all leases; make those that are missing, take what may be ours, delete what is finished."""
+        self._scan_at = float("inf")  # the next listing, unless something calls for another scan meanwhile
         leases = await self._store.leases(self._app)
         if first and not leases:
             log.info("no_position_found", mapping=self._mapping, starting=_said(self._starting))
-        if new := missing_leases(self._app, self._shards, leases, self._starting, self._clock.instant().epoch):
+        if new := missing_leases(self._app, self._listing.shards, leases, self._starting, self._clock.instant().epoch):
             await self._store.create(self._app, new)
             leases = await self._store.leases(self._app)
         self._watch.see(leases, self._now())
-        lost = self._surely_trimmed(trimmed(self._shards, leases))
+        lost = self._listing.surely_trimmed(leases)
         waiting = any(lease.owner not in (None, self._owner) for lease in leases)
-        for lease in (*readable(self._shards, leases), *lost):
+        for lease in (*readable(self._listing.shards, leases), *lost):
             if lease.shard not in self._places:
                 waiting = not await self._take(lease) or waiting
         for lease in lost:
             self._note_trimmed(lease)
-        for lease in finished(self._shards, leases):
+        for lease in finished(self._listing.shards, leases):
             await self._store.delete(lease)
-        self._scan_at = self._now() + _SCAN_SECONDS if waiting else float("inf")  # else with the next listing
+        if waiting:
+            self._scan_at = min(self._scan_at, self._now() + _SCAN_SECONDS)
 
     async def _take(self, lease: Lease) -> bool:
         """Take a lease that is free, stale or left over from ourselves."""
@@ -276,14 +252,6 @@ class ShardFeed:
             return False
         self._places[lease.shard] = _Place(LaneId(self._mapping, lease.shard), held)
         return True
-
-    def _surely_trimmed(self, leases: Sequence[Lease]) -> Sequence[Lease]:
-        """Those that two listings in a row lacked: one that is missing for the first time is asked for again."""
-        sure = [lease for lease in leases if lease.shard in self._suspects]
-        if len(sure) < len(leases):
-            self._list_at = min(self._list_at, self._now() + 1)
-        self._suspects = {lease.shard for lease in leases}
-        return sure
 
     def _note_trimmed(self, lease: Lease) -> None:
         """What the shard still held is lost: say so, and let its children start once nobody reads it any more."""
@@ -305,37 +273,36 @@ class ShardFeed:
         """Write the end of shards that were settled to it; their children are granted in the next scan."""
         over = [place for place in self._places.values() if self._over(place)]
         for place in over:
-            place.over_since = self._listings if place.over_since is None else place.over_since
+            place.over_since = self._listing.number if place.over_since is None else place.over_since
         if not all(self._listed_since(place) for place in over) and self._may_list():
             await self._list()
-        over = [place for place in over if self._listed_since(place) and place.looked_at < self._listings]
+        over = [place for place in over if self._listed_since(place) and place.looked_at < self._listing.number]
         if not over:
             return
         leases = await self._store.leases(self._app)
-        new = missing_leases(self._app, self._shards, leases, self._starting, self._clock.instant().epoch)
+        new = missing_leases(self._app, self._listing.shards, leases, self._starting, self._clock.instant().epoch)
         for place in over:
             if (children := heirs(place.lane.name, leases, new)) or self._childless(place):
                 await self._end(place, children)
-            place.looked_at = self._listings
+            place.looked_at = self._listing.number
         self._scan_at = self._now()
 
     def _over(self, place: _Place) -> bool:
         return place.held.ended or (place.trimmed and place.lane.name not in self._with_engine)
 
     def _listed_since(self, place: _Place) -> bool:
-        """Whether its children can be known: listed after its end was read, or shown already as the reader named them."""
-        if place.over_since is not None and self._listings > place.over_since:
+        """Whether its children can be known: listed after its end was read, or all that its reader named."""
+        if place.over_since is not None and self._listing.number > place.over_since:
             return True
-        named = place.held.mark.ended.children if place.held.mark and place.held.mark.ended else ()
-        return bool(named) and {shard.id for shard in self._shards.shards}.issuperset(named)
+        return bool(place.named) and self._listing.shows(place.named)
 
     def _may_list(self) -> bool:
-        return self._listings_failed == 0 or self._now() >= self._list_at
+        return not self._listing.failing or self._now() >= self._listing.due
 
     def _childless(self, place: _Place) -> bool:
         """Whether to believe that a shard has no children: its stream is disabled, or goes away."""
-        seen = self._listings - (place.over_since or 0)
-        return self._shards.complete or seen >= _CHILDREN_TRIES
+        seen = self._listing.number - (place.over_since or 0)
+        return self._listing.shards.complete or seen >= _CHILDREN_TRIES
 
     async def _end(self, place: _Place, children: Sequence[NewLease]) -> None:
         names = tuple(child.shard for child in children)
@@ -343,10 +310,11 @@ class ShardFeed:
         if await self.keeper.finish(place.held, mark, children):
             log.info("shard_finished", mapping=self._mapping, shard=place.lane.name, children=names)
             self._places.pop(place.lane.name, None)
+            if not self._listing.shows(place.named):  # the reader knew them first
+                self._listing.again_soon()
 
     def _on_end(self) -> None:
         self._wake.set()
-        self._scan_at = self._now()
 
     # -- granting
 
@@ -388,10 +356,6 @@ class ShardFeed:
 
     def _now(self) -> float:
         return self._clock.instant().elapsed
-
-
-class _Recreated(NotReady):
-    """The stream behind the name is another one now: its mapping starts again, with leases of its own."""
 
 
 def _said(starting: Starting) -> str:

@@ -159,7 +159,7 @@ class SqliteLeases:
         return result
 
     def _open(self) -> None:
-        check_place(self.path)
+        check_place(self.path.resolve())  # a link may lead to another disk
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Another thread of the pool may run the next transaction, never two at once: the limiter sees to that.
