@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("tests.support")  # a suite that several places run stands there
+
 INTEGRATION = Path(__file__).parent / "integration"
 
 

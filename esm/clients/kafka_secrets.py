@@ -66,7 +66,7 @@ async def _from_aws(arn: str, aws: AwsClients | None, subject: str) -> str:
     region = Arn.parse(arn).region
     client = await aws.client("secretsmanager", region)
     try:
-        reply: Mapping[str, object] = await client.get_secret_value(SecretId=arn)  # has one of the two below
+        reply: dict[str, object] = {**await client.get_secret_value(SecretId=arn)}  # has one of the two below
     except AWS_ERRORS as error:
         failure = translate(error, Subject("secretsmanager", f"secret {arn}", region, "source_access_configurations"))
         raise NotReady(f"{subject}: {failure.sentence}") from error
