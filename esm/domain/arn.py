@@ -4,7 +4,7 @@ from msgspec import Struct
 
 
 class Arn(Struct, frozen=True):
-    """``arn:partition:service:region:account:resource``; region and account are empty where the service has none (S3)."""
+    """``arn:partition:service:region:account:resource``; region and account are empty where a service has none (S3)."""
 
     partition: str
     """``aws``, ``aws-cn``, ``aws-us-gov``."""

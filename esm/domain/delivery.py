@@ -89,6 +89,11 @@ class Attempt(Struct, frozen=True):
 class Delivery(Protocol):
     """The machine of one batch."""
 
+    @property
+    def pending(self) -> Records:
+        """What is neither settled nor left, oldest first."""
+        ...
+
     def next_step(self, now: Instant) -> Step | None:
         """What to do now; None = every record is settled or left.  The same answer until something happens."""
         ...
@@ -117,15 +122,20 @@ class _Stack:
         self._chance = chance
         self._waiting = [Attempt(records, chance.new_id(), now.elapsed)]
 
-    def _piece(self, records: Records, now: Instant, response: Response | None = None) -> Attempt:
+    @property
+    def pending(self) -> Records:
+        """See Delivery."""
+        return [record for attempt in reversed(self._waiting) for record in attempt.records]
+
+    def _piece(self, records: Records, now: Instant) -> Attempt:
         """A suffix or a half: fresh id, fresh counts, at once (delivery-semantics 3.4, recorded)."""
-        return Attempt(records, self._chance.new_id(), now.elapsed, response=response)
+        return Attempt(records, self._chance.new_id(), now.elapsed)
 
     def _halve(self, attempt: Attempt, now: Instant) -> None:
         """The smaller, older half goes first and is finished before the other starts (delivery-semantics 3.5)."""
         middle = len(attempt.records) // 2
         older, newer = attempt.records[:middle], attempt.records[middle:]
-        self._waiting += [self._piece(newer, now, attempt.response), self._piece(older, now, attempt.response)]
+        self._waiting += [self._piece(newer, now), self._piece(older, now)]
 
     def _refused(self, attempt: Attempt, result: Refused, now: Instant) -> Verdict:
         """No retry is spent and nothing is halved; Retry-After is honoured within reason."""
@@ -147,7 +157,7 @@ class StreamDelivery(_Stack):
         self._giving_up: Discard | None = None
 
     def next_step(self, now: Instant) -> Step | None:
-        """See Delivery.  Age is checked before each attempt and ends a wait; it takes out the expired records alone."""
+        """See Delivery.  Age is checked before each attempt and ends a wait."""
         if self._giving_up is None and self._waiting:
             self._giving_up = self._hopeless(self._waiting[-1], now)
         if self._giving_up is not None or not self._waiting:
@@ -155,14 +165,11 @@ class StreamDelivery(_Stack):
         attempt = self._waiting[-1]
         if attempt.due <= now.elapsed:
             return Invoke(attempt.records, attempt.request_id)
-        until = attempt.due if now.ages_paused else min(attempt.due, self._policy.expires_at(attempt.records, now))
-        return Wait(max(until, now.elapsed + 0.001))  # a hair behind now: `expired` compares with <, not <=
+        look_again = now.elapsed + 60 if now.ages_paused else self._policy.expires_at(attempt.records, now)
+        return Wait(max(min(attempt.due, look_again), now.elapsed + 0.001))  # a hair later: `expired` compares with <
 
     def _hopeless(self, attempt: Attempt, now: Instant) -> Discard | None:
-        if expired := self._policy.expired(attempt.records, now):
-            # AWS shows 1 even for records that were never sent, and no response for them (recorded).
-            count = max(1, attempt.failures)
-            return Discard(expired, Reason.RECORD_AGE_EXCEEDED, self._chance.new_id(), count, None)
+        """The whole attempt when its retries are used up, else those of its records that are too old."""
         if self._policy.exhausted(attempt.failures):
             return Discard(
                 attempt.records,
@@ -171,15 +178,20 @@ class StreamDelivery(_Stack):
                 attempt.failures,
                 attempt.response,
             )
+        if expired := self._policy.expired(attempt.records, now):
+            # AWS shows 1 even for records that were never sent, and no response for them (recorded).
+            count = max(1, attempt.failures)
+            return Discard(expired, Reason.RECORD_AGE_EXCEEDED, attempt.request_id, count, None)
         return None
 
     def on_discarded(self) -> None:
         """See Delivery.  What remains of an aged batch is another event, so it gets another request id."""
         assert self._giving_up is not None, "on_discarded without a Discard"
-        given_up = {record.at for record in self._giving_up.records}
-        self._giving_up = None
+        given_up, self._giving_up = self._giving_up.records, None
         attempt = self._waiting.pop()
-        if rest := [record for record in attempt.records if record.at not in given_up]:
+        if len(given_up) < len(attempt.records):
+            gone = {record.at for record in given_up}
+            rest = [record for record in attempt.records if record.at not in gone]
             self._waiting.append(structs.replace(attempt, records=rest, request_id=self._chance.new_id()))
 
     def on_result(self, result: Outcome, now: Instant) -> Verdict:
@@ -197,7 +209,7 @@ class StreamDelivery(_Stack):
                 return Verdict("timeout" if result.timed_out else "failed", error=result.error)
 
     def on_too_large(self, now: Instant) -> Verdict:
-        """See Delivery.  The batch is cut by size before, so this is a single record."""
+        """See Delivery.  Batches are cut by size before, so this is a single record; more would be halved."""
         attempt = self._waiting.pop()
         error = "The event of this record alone is larger than 6,291,456 bytes; no target takes it."
         if self._policy.oversize_spends_retries or len(attempt.records) > 1:
@@ -217,7 +229,7 @@ class StreamDelivery(_Stack):
             return Verdict("success", delivered=attempt.records)
         reached = structs.replace(attempt, response=Response(result.executed_version, None))
         try:
-            again = failed_ids(result.reply, {record.id for record in attempt.records}, self._kind)
+            again = failed_ids(result.reply, attempt.records, self._kind)
         except MalformedReport as error:
             self._failed(reached, now, halve=self._policy.bisect)
             return Verdict("failed", error=str(error))
@@ -225,13 +237,16 @@ class StreamDelivery(_Stack):
             return Verdict("success", delivered=attempt.records)
         done, rest = self._split(attempt.records, again)
         if done:  # progress: a new batch with a fresh count, at once
-            self._waiting.append(self._piece(rest, now, reached.response))
+            self._waiting.append(self._piece(rest, now))
         else:
             self._failed(reached, now, halve=self._policy.bisect)
         return Verdict("partial", delivered=done, error=f"The target reported {len(again)} records as failed.")
 
     def _split(self, records: Records, again: frozenset[str]) -> tuple[Records, Records]:
-        """(done, rest): streams resume at the lowest reported record, Kafka retries just those listed."""
+        """(done, rest): streams resume at the lowest reported record, Kafka retries just those listed.
+
+        Records lie in the order of their positions, which are numbers: the first with a reported id is the lowest.
+        """
         if self._policy.resumes_at_lowest:
             lowest = next(index for index, record in enumerate(records) if record.id in again)
             return records[:lowest], records[lowest:]
@@ -281,7 +296,10 @@ class QueueDelivery(_Stack):
     def on_too_large(self, now: Instant) -> Verdict:
         """See Delivery.  A message is at most 1 MiB; should one not fit all the same, it is left to the queue."""
         attempt = self._waiting.pop()
-        error = "The event is larger than 6,291,456 bytes; the messages go back to the queue."
+        if len(attempt.records) > 1:
+            self._halve(attempt, now)
+            return Verdict("failed", error="The event is larger than 6,291,456 bytes; it is sent in halves.")
+        error = "The event of this message alone is larger than 6,291,456 bytes; the message goes back to the queue."
         return Verdict("failed", left=attempt.records, error=error)
 
     def on_gone(self, usable: Records) -> Records:
@@ -300,7 +318,7 @@ class QueueDelivery(_Stack):
         if not self._reports:
             return Verdict("success", delivered=attempt.records)
         try:
-            again = failed_ids(result.reply, {record.id for record in attempt.records}, self._kind)
+            again = failed_ids(result.reply, attempt.records, self._kind)
         except MalformedReport as error:
             return Verdict("failed", left=attempt.records, error=str(error))
         if not again:

@@ -3,10 +3,14 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from math import floor
 
 from msgspec import Struct
 
 from esm.domain.record import LaneId, Record
+
+_FIRST, _LAST = -62_135_596_800.0, 253_402_300_799.0
+"""The first and the last second of the years 1–9999, in epoch seconds."""
 
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 
@@ -63,18 +67,29 @@ def failure_record(what: Discarded) -> dict[str, Json]:
             "executedVersion": what.response.executed_version,
             "functionError": what.response.function_error,
         }
+    elif what.reason is Reason.MAXIMUM_PAYLOAD_SIZE_EXCEEDED:
+        document["responseContext"] = None  # there, but null (failure-destinations 2.4)
     name, info = what.batch_info
     document |= {"version": "1.0", "timestamp": iso_milliseconds(what.at), name: info}
     return document
 
 
 def iso_milliseconds(epoch: float) -> str:
-    """``2026-01-01T09:30:00.123Z`` for epoch seconds."""
+    """``2026-01-01T09:30:00.123Z`` for epoch seconds; a time outside the years 1–9999 becomes the nearest inside."""
     # From whole milliseconds: a float such as …00.123 is a hair below its value and would be cut to .122.
-    seconds, milliseconds = divmod(round(epoch * 1000), 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
+    seconds, milliseconds = divmod(round(_writable(epoch) * 1000), 1000)
+    return f"{_whole(seconds)}.{milliseconds:03d}Z"
 
 
 def iso_seconds(epoch: float) -> str:
-    """``2026-01-01T09:30:00Z`` for epoch seconds."""
-    return f"{datetime.fromtimestamp(int(epoch), UTC):%Y-%m-%dT%H:%M:%SZ}"
+    """``2026-01-01T09:30:00Z`` for epoch seconds, cut; times outside the years 1–9999 as above."""
+    return f"{_whole(floor(_writable(epoch)))}Z"
+
+
+def _writable(epoch: float) -> float:
+    """Producers of Kafka write any number as a timestamp (microseconds, −1); none may stop a failure record."""
+    return min(max(epoch, _FIRST), _LAST)
+
+
+def _whole(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()

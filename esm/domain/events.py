@@ -38,7 +38,7 @@ class EventKind(Protocol):
 
     @property
     def tolerates_empty_items(self) -> bool:
-        """Whether ``{}`` in a report's list names nothing instead of making the report malformed."""
+        """Whether a report's list of nothing but ``{}`` names nothing instead of being malformed."""
         ...
 
     def frame(self, lane: LaneId, records: Sequence[Record]) -> bytes:
@@ -78,8 +78,8 @@ class RecordsKind:
     def _batch_info(self, name: str, lane: LaneId, records: Sequence[Record], time: "TimeText") -> tuple[str, Json]:
         return name, {
             "shardId": lane.name,
-            "startSequenceNumber": str(records[0].position),
-            "endSequenceNumber": str(records[-1].position),
+            "startSequenceNumber": records[0].id,  # as the source wrote it: some stand-ins pad with zeros
+            "endSequenceNumber": records[-1].id,
             "approximateArrivalOfFirstRecord": time(records[0].arrived_at),
             "approximateArrivalOfLastRecord": time(records[-1].arrived_at),
             "batchSize": len(records),

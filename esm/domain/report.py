@@ -1,18 +1,19 @@
 """A target's partial-failure reply: which records it asks to see again (event-formats 7)."""
 
-from collections.abc import Collection
+from collections.abc import Sequence
 
 import msgspec
 
 from esm.domain.discarded import Json
 from esm.domain.errors import MalformedReport
 from esm.domain.events import EventKind
+from esm.domain.record import Record
 
 _decode = msgspec.json.Decoder().decode
 
 
-def failed_ids(reply: bytes, ids: Collection[str], kind: EventKind) -> frozenset[str]:
-    """Read which records of a batch the target asks to see again: a subset of ``ids``, empty when all succeeded.
+def failed_ids(reply: bytes, records: Sequence[Record], kind: EventKind) -> frozenset[str]:
+    """Read which of ``records``, by id, the target asks to see again; empty when all succeeded.
 
     ``reply`` is the body as it came.  An empty body, and any JSON without a ``batchItemFailures`` list to speak of
     (null, ``{}``, ``[]``, ``""`` …), means that all succeeded (event-formats 7.2).  Raises MalformedReport for what is
@@ -24,10 +25,11 @@ def failed_ids(reply: bytes, ids: Collection[str], kind: EventKind) -> frozenset
         return frozenset()
     if not isinstance(failures, list):
         raise MalformedReport(f"batchItemFailures is {_kind_of(failures)}, expected a list of objects.")
+    if kind.tolerates_empty_items and all(item == {} for item in failures):
+        return frozenset()
     named: set[str] = set()
+    ids = {record.id for record in records} if failures else set[str]()
     for index, item in enumerate(failures):
-        if item == {} and kind.tolerates_empty_items:
-            continue
         name = kind.named(item.get("itemIdentifier")) if isinstance(item, dict) else None
         if name is None or name not in ids:
             raise MalformedReport(
@@ -49,4 +51,8 @@ def _json(reply: bytes) -> Json:
 
 
 def _kind_of(value: Json) -> str:
-    return {str: "text", dict: "an object", bool: "a boolean"}.get(type(value), "a number")
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, bool):
+        return "a boolean"
+    return "an object" if isinstance(value, dict) else "a number"

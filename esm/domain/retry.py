@@ -13,8 +13,15 @@ Jitter = Callable[[], float]
 FOREVER = -1
 
 
+_LEAST, _SPREAD = 0.95, 0.4
+"""Of a back-off's length: between 0.95 and 1.35 times."""
+
+
 class Backoff(Struct, frozen=True):
-    """Exponential with jitter: 0.9–1.2 of ``base`` × 2ⁿ⁻¹, never more than ``cap``; all in seconds."""
+    """Exponential with jitter: 0.95–1.35 of ``base`` × 2ⁿ⁻¹, never more than ``cap``; all in seconds.
+
+    At the cap it still varies (0.7–1 of it), so that what failed together does not come back together for ever.
+    """
 
     base: float
     cap: float
@@ -22,7 +29,7 @@ class Backoff(Struct, frozen=True):
     def delay(self, times: int, jitter: Jitter) -> float:
         """Seconds to wait after the ``times``-th failure in a row, counted from 1."""
         doubled = self.base * 2.0 ** min(times - 1, 30)  # bounded: 2.0 ** 1024 overflows a float
-        return min(self.cap, min(self.cap, doubled) * (0.9 + 0.3 * jitter()))
+        return min(doubled, self.cap / (_LEAST + _SPREAD)) * (_LEAST + _SPREAD * jitter())
 
 
 FAILED = Backoff(base=0.2, cap=60)
