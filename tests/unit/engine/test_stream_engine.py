@@ -1,0 +1,389 @@
+"""Ordered lanes through the engine: order, retries, discards, marks, revocations; on asyncio and trio."""
+
+from collections.abc import Sequence
+
+import anyio
+import msgspec
+import pytest
+
+from esm.destinations.memory import MemoryDestination
+from esm.domain.errors import DestinationUnavailable, LaneFailed
+from esm.domain.outcome import Failed, Outcome, Succeeded
+from esm.domain.retry import RetryPolicy
+from esm.ports import Invocation
+from esm.sources.memory import MemoryGroup
+from esm.targets.memory import MemoryTarget
+from tests.support.engine import World, bodies, until
+from tests.support.time import BACKENDS, Backend, jumping
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=BACKENDS)
+def anyio_backend(request: pytest.FixtureRequest) -> Backend:
+    return jumping(request.param)
+
+
+def group_of(world: World, count: int = 0, partitions: int = 1) -> MemoryGroup:
+    group = MemoryGroup("clicks", world.clock, partitions)
+    for number in range(count):
+        group.put(number % partitions, str(number))
+    return group
+
+
+def batches(target: MemoryTarget) -> list[list[str]]:
+    return bodies([call.event for call in target.calls])
+
+
+def joined(target: MemoryTarget) -> list[str]:
+    return ["".join(batch) for batch in batches(target)]
+
+
+def committed(group: MemoryGroup, partition: int = 0) -> int:
+    mark = group.partitions[partition].committed
+    return mark.through[0] if mark and mark.through else -1
+
+
+def poison(*bad: str) -> MemoryTarget:
+    def rule(call: Invocation) -> Outcome:
+        sent = bodies([call.event])[0]
+        return Failed("poison") if set(bad) & set(sent) else Succeeded(b"")
+
+    return MemoryTarget(rule)
+
+
+async def test_records_arrive_in_order_and_the_checkpoint_follows() -> None:
+    world = World()
+    group, target = group_of(world, 1000), MemoryTarget()
+    world.stream(group, target, batch_size=64)
+    async with world.running():
+        await until(lambda: committed(group) == 999)
+    assert [body for batch in batches(target) for body in batch] == [str(number) for number in range(1000)]
+    assert max(map(len, batches(target))) == 64
+    assert group.left_lanes == ["topic-0"]
+    assert world.count("esm_records_settled_total", mapping="clicks", outcome="delivered") == 1000
+
+
+async def test_batches_of_one_lane_never_overlap() -> None:
+    world = World()
+    group = group_of(world, 100)
+
+    async def rule(call: Invocation) -> Outcome:
+        await anyio.sleep(1)
+        return Succeeded(b"")
+
+    target = MemoryTarget(rule)
+    world.stream(group, target, batch_size=10)
+    async with world.running():
+        await until(lambda: committed(group) == 99)
+    assert target.most_running == 1
+
+
+@pytest.mark.parametrize(
+    "policy, expected",
+    [
+        (RetryPolicy(max_retries=1, bisect=True), ["1234", "12", "1", "2", "2", "34"]),
+        (RetryPolicy(max_retries=2), ["1234", "1234", "1234"]),
+    ],
+    ids=["bisect", "plain"],
+)
+async def test_a_poison_record_takes_the_recorded_course(policy: RetryPolicy, expected: Sequence[str]) -> None:
+    world = World()
+    group, destination = MemoryGroup("clicks", world.clock), MemoryDestination()
+    for body in "1234":
+        group.put(0, body)
+    target = poison("2")
+    world.stream(group, target, policy=policy, destination=destination)
+    async with world.running():
+        await until(lambda: committed(group) == 3)
+    assert joined(target) == expected
+    discarded = [record.id for record in destination.stored[0].records]
+    assert discarded == (["topic-0:1"] if policy.bisect else [f"topic-0:{n}" for n in range(4)])
+    assert world.count("esm_records_settled_total", mapping="clicks", outcome="discarded") == len(discarded)
+    assert world.count("esm_failure_destination_total", mapping="clicks", outcome="stored") == 1
+
+
+async def test_the_checkpoint_stays_before_a_record_that_is_not_settled() -> None:
+    world = World()
+    group, target = group_of(world, 10), poison("4")
+    world.stream(group, target, batch_size=1)
+    async with world.running():
+        await until(lambda: joined(target).count("4") >= 5)
+        assert committed(group) == 3
+    assert committed(group) == 3, "a stop settles nothing"
+
+
+async def test_a_destination_that_is_down_keeps_the_record_until_it_is_back_and_the_id_stays() -> None:
+    world = World()
+    group, destination, target = group_of(world, 5), MemoryDestination(), poison("0")
+    tries: list[str] = []
+
+    def down(what: object) -> None:
+        tries.append(getattr(what, "id", ""))
+        if world.clock.instant().elapsed < 1800:
+            raise DestinationUnavailable("The queue is away.")
+
+    destination.rule = down
+    policy = RetryPolicy(max_retries=0)
+    world.stream(group, target, policy=policy, batch_size=1, destination=destination)
+    async with world.running():
+        await until(lambda: len(tries) > 3)
+        assert committed(group) == -1
+        await until(lambda: committed(group) == 4)
+    assert len(set(tries)) == 1
+    assert len(destination.stored) == 1
+    assert world.count("esm_failure_destination_total", mapping="clicks", outcome="unavailable") == len(tries) - 1
+
+
+async def test_drop_goes_on_without_the_destination_and_counts_it() -> None:
+    world = World()
+    group, destination, target = group_of(world, 3), MemoryDestination(), poison("0")
+
+    def down(what: object) -> None:
+        raise DestinationUnavailable("The queue is away.")
+
+    destination.rule = down
+    policy = RetryPolicy(max_retries=0)
+    world.stream(group, target, policy=policy, batch_size=1, destination=destination, drops=True)
+    async with world.running():
+        await until(lambda: committed(group) == 2)
+    assert world.count("esm_failure_destination_total", mapping="clicks", outcome="dropped") == 1
+    assert world.count("esm_records_settled_total", mapping="clicks", outcome="discarded") == 1
+
+
+async def test_records_that_are_too_old_are_discarded_alone_and_never_sent() -> None:
+    world = World()
+    group, destination, target = MemoryGroup("clicks", world.clock), MemoryDestination(), MemoryTarget()
+    now = world.clock.instant().epoch
+    group.put(0, "old", arrived_at=now - 100)
+    group.put(0, "young")
+    world.stream(group, target, policy=RetryPolicy(max_age=60), destination=destination)
+    async with world.running():
+        await until(lambda: committed(group) == 1)
+    assert joined(target) == ["young"]
+    assert [record.id for record in destination.stored[0].records] == ["topic-0:0"]
+
+
+async def test_a_soft_stop_ends_a_retry_wait_at_once_and_leaves_the_batch_unsettled() -> None:
+    world = World()
+    group, target = group_of(world, 3), MemoryTarget(lambda call: Failed("down"))
+    world.stream(group, target)
+    async with world.running() as worker:
+        await until(lambda: target.started == 8)
+        began = world.clock.instant().elapsed
+        worker.stop()
+    assert world.clock.instant().elapsed - began < 1
+    assert committed(group) == -1
+
+
+async def test_a_soft_stop_lets_the_running_attempt_end_and_settles_it() -> None:
+    world = World()
+    group = group_of(world, 30)
+
+    async def rule(call: Invocation) -> Outcome:
+        await anyio.sleep(10)
+        return Succeeded(b"")
+
+    target = MemoryTarget(rule)
+    world.stream(group, target, batch_size=10)
+    async with world.running() as worker:
+        await until(lambda: target.running == 1)
+        worker.stop()
+        assert (worker.waiting_for() or "").startswith("1 running attempt")
+    assert committed(group) == 9
+    assert target.started == 1, "nothing new is begun"
+
+
+async def test_a_restart_goes_on_behind_the_checkpoint() -> None:
+    world = World()
+    group, target = group_of(world, 30), MemoryTarget()
+    world.stream(group, target, batch_size=10)
+    async with world.running():
+        await until(lambda: committed(group) == 29)
+    again = World()
+    group.put(0, "new")
+    target = MemoryTarget()
+    again.stream(group, target)
+    async with again.running():
+        await until(lambda: committed(group) == 30)
+    assert joined(target) == ["new"]
+
+
+async def test_a_revoked_lane_ends_its_attempt_first_and_then_says_that_it_left() -> None:
+    world = World()
+    group = group_of(world, 20)
+
+    async def rule(call: Invocation) -> Outcome:
+        await anyio.sleep(5)
+        return Succeeded(b"")
+
+    target = MemoryTarget(rule)
+    world.stream(group, target, batch_size=10)
+    async with world.running():
+        await until(lambda: target.running == 1)
+        group.revoke(0, deadline=world.clock.instant().elapsed + 30)
+        await group.lane_left.wait()
+        assert committed(group) == 9
+        assert target.running == 0
+
+
+async def test_a_revoked_lane_is_cancelled_at_its_deadline() -> None:
+    world = World()
+    group = group_of(world, 20)
+
+    async def rule(call: Invocation) -> Outcome:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    target = MemoryTarget(rule, seconds=800)
+    world.stream(group, target, batch_size=10)
+    async with world.running():
+        await until(lambda: target.running == 1)
+        began = world.clock.instant().elapsed
+        group.revoke(0, deadline=began + 30)
+        await group.lane_left.wait()
+        assert world.clock.instant().elapsed - began == pytest.approx(30, abs=1)
+        assert target.running == 0
+    assert committed(group) == -1
+
+
+async def test_a_lost_lane_writes_nothing_more_whatever_its_attempt_ends_as() -> None:
+    world = World()
+    group, release = group_of(world, 20), anyio.Event()
+
+    async def rule(call: Invocation) -> Outcome:
+        await release.wait()
+        return Succeeded(b"")
+
+    target = MemoryTarget(rule)
+    world.stream(group, target, batch_size=10)
+    async with world.running():
+        await until(lambda: target.running == 1)
+        group.lose(0)
+        release.set()
+        await group.lane_left.wait()
+    assert committed(group) == -1
+    assert world.count("esm_records_settled_total", mapping="clicks", outcome="delivered") == 0
+
+
+async def test_a_lane_that_cannot_be_read_is_closed_with_what_runs_settled_and_others_go_on() -> None:
+    world = World()
+    group, target = group_of(world, 4, partitions=2), MemoryTarget()
+    world.stream(group, target)
+    async with world.running():
+        await until(lambda: committed(group, 0) == 1 and committed(group, 1) == 1)
+        group.partitions[0].read_error = LaneFailed("The shard cannot be read.")
+        group.put(0, "a")
+        await group.lane_left.wait()
+        group.put(1, "b")
+        await until(lambda: committed(group, 1) == 2)
+        group.assign(0)
+        await until(lambda: committed(group, 0) == 2)
+
+
+async def test_memory_is_bounded_by_the_buffer_whatever_the_backlog() -> None:
+    world = World(buffer_bytes=6_291_456)
+    partitions = 4
+    group, hold = MemoryGroup("clicks", world.clock, partitions), anyio.Event()
+    for number in range(400):
+        group.put(number % partitions, "x" * 100_000)
+
+    async def rule(call: Invocation) -> Outcome:
+        await hold.wait()
+        return Succeeded(b"")
+
+    target = MemoryTarget(rule, seconds=800)
+    world.stream(group, target, batch_size=10)
+    async with world.running():
+        await until(lambda: target.running == partitions)
+        await anyio.sleep(60)
+        one_reply = 100 * 100_100
+        assert world.buffer.held <= 6_291_456 + partitions * one_reply
+        hold.set()
+        await until(lambda: all(committed(group, number) == 99 for number in range(partitions)))
+    assert world.buffer.held == 0
+
+
+async def test_a_stuck_lane_starves_no_other_of_memory() -> None:
+    world = World(buffer_bytes=6_291_456)
+    group = MemoryGroup("clicks", world.clock, 2)
+    for _ in range(100):
+        group.put(0, "stuck" + "x" * 100_000)
+    for number in range(50):
+        group.put(1, str(number))
+
+    async def rule(call: Invocation) -> Outcome:
+        if b"stuck" in call.event:
+            await anyio.sleep_forever()
+        return Succeeded(b"")
+
+    target = MemoryTarget(rule, seconds=800)
+    world.stream(group, target, batch_size=10)
+    async with world.running(grace=1):
+        await until(lambda: committed(group, 1) == 49, within=60)
+
+
+async def test_an_event_is_never_larger_than_six_megabytes() -> None:
+    world = World()
+    group, target = MemoryGroup("clicks", world.clock), MemoryTarget()
+    for _ in range(10):
+        group.put(0, "x" * 1_500_000)
+    world.stream(group, target)
+    async with world.running():
+        await until(lambda: committed(group) == 9)
+    assert [len(batch) for batch in batches(target)] == [4, 4, 2]
+    assert all(len(call.event) <= 6_291_456 for call in target.calls)
+
+
+async def test_a_record_that_alone_is_too_large_is_discarded_without_a_call() -> None:
+    world = World()
+    group, destination, target = MemoryGroup("clicks", world.clock), MemoryDestination(), MemoryTarget()
+    group.put(0, "x" * 7_000_000)
+    group.put(0, "next")
+    world.stream(group, target, policy=RetryPolicy(max_retries=1), destination=destination)
+    async with world.running():
+        await until(lambda: committed(group) == 1)
+    assert joined(target) == ["next"]
+    assert [what.invoke_count for what in destination.stored] == [2]
+
+
+async def test_a_handler_that_runs_on_after_its_timeout_keeps_its_lane_until_it_returns() -> None:
+    world = World()
+    group, returns = group_of(world, 1), anyio.Event()
+    answers: list[Outcome] = [Failed("slow", timed_out=True, still_running=returns), Succeeded(b"")]
+    target = MemoryTarget(lambda call: answers.pop(0))
+    world.stream(group, target)
+    async with world.running():
+        await until(lambda: target.started == 1)
+        await anyio.sleep(300)
+        assert target.started == 1
+        returns.set()
+        await until(lambda: committed(group) == 0, within=5)
+    assert world.count("esm_invocations_total", mapping="clicks", outcome="timeout") == 1
+
+
+async def test_a_target_that_answers_garbage_as_a_report_has_failed_the_attempt() -> None:
+    world = World()
+    group = group_of(world, 2)
+    answers = [Succeeded(b"\xff\xfe not json"), Succeeded(b'{"batchItemFailures": 7}'), Succeeded(b"{}")]
+    target = MemoryTarget(lambda call: answers.pop(0))
+    world.stream(group, target, policy=RetryPolicy(reports=True))
+    async with world.running():
+        await until(lambda: committed(group) == 1)
+    assert world.count("esm_invocations_total", mapping="clicks", outcome="failed") == 2
+
+
+async def test_a_report_on_one_record_takes_the_recorded_course() -> None:
+    world = World()
+    group, destination = MemoryGroup("clicks", world.clock), MemoryDestination()
+    for body in "1234":
+        group.put(0, body)
+    report = msgspec.json.encode({"batchItemFailures": [{"itemIdentifier": "topic-0:1"}]})
+    target = MemoryTarget(lambda call: Succeeded(report if b'"body":"2"' in call.event else b""))
+    world.stream(group, target, policy=RetryPolicy(max_retries=1, reports=True), destination=destination)
+    async with world.running():
+        await until(lambda: committed(group) == 3)
+    assert joined(target) == ["1234", "234", "234"]
+    assert [(what.invoke_count, len(what.records)) for what in destination.stored] == [(2, 3)]
+    assert destination.stored[0].response is not None
+    assert destination.stored[0].response.function_error is None
