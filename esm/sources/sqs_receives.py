@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -13,17 +14,27 @@ from esm.sources.sqs_queue import Calls
 from esm.sources.sqs_shelter import Shelter
 from esm.sources.sqs_watch import QueueWatch
 
+if TYPE_CHECKING:
+    from types_aiobotocore_sqs.type_defs import MessageTypeDef
+
 Received = Sequence[Record] | AwsFailure
 """What one receive brought."""
 
+ANSWER_SECONDS = 0.5
+"""What an answer that has messages may take on its way here."""
+LATE_SECONDS = 5.0
+"""An answer that comes so long after the end of its wait was held up: nobody knows for how long."""
+
 
 class _Open:
-    """One receive under way."""
+    """One receive under way, then what came of it."""
 
     def __init__(self) -> None:
         self.over = anyio.Event()
-        self.received: Received = ()
         self.abandoned = False
+        self.messages: Sequence[MessageTypeDef] = ()
+        self.expires = 0.0
+        self.failure: AwsFailure | None = None
 
 
 class Receives:
@@ -59,7 +70,7 @@ class Receives:
         except anyio.get_cancelled_exc_class():
             self._abandon(polls)
             raise
-        return [poll.received for poll in polls]
+        return [poll.failure or self._records_of(poll) for poll in polls]
 
     async def idle(self) -> None:
         """Return once no receive is under way and what nobody waited for is given back."""
@@ -81,13 +92,12 @@ class Receives:
 
     async def _receive(self, poll: _Open, count: int, wait: int) -> None:
         visibility = self._watch.visibility
-        sent = self._clock.instant().elapsed
+        sent = self._now()
         try:
-            messages = await self._queue.receive(count, wait, visibility)
-            # A receipt lives from a moment after this one on; the earliest is the safe one.
-            poll.received = self._records.of(messages, self._clock.instant(), sent + visibility)
+            poll.messages = await self._queue.receive(count, wait, visibility)
+            poll.expires = _taken(sent, wait, self._now()) + visibility
         except AWS_ERRORS as error:
-            poll.received = translate(error, self._queue.subject)
+            poll.failure = translate(error, self._queue.subject)
         finally:
             poll.over.set()
         if poll.abandoned:
@@ -100,5 +110,20 @@ class Receives:
                 self._start(partial(self._give_back, poll))
 
     async def _give_back(self, poll: _Open) -> None:
-        if not isinstance(poll.received, AwsFailure):
-            await self._release(poll.received)
+        await self._release(self._records_of(poll))
+
+    def _records_of(self, poll: _Open) -> Sequence[Record]:
+        """Made when they are handed over, so that positions grow whichever answer came first."""
+        return self._records.of(poll.messages, self._clock.instant(), poll.expires)
+
+    def _now(self) -> float:
+        return self._clock.instant().elapsed
+
+
+def _taken(sent: float, wait: int, answered: float) -> float:
+    """The earliest moment at which SQS can have taken the messages of an answer.
+
+    It answers as soon as it has some.  To count from ``sent`` would cost a message that came late in a long poll most
+    of its life; an answer that was held up (a suspended machine) may be as old as that.
+    """
+    return sent if answered - sent > wait + LATE_SECONDS else max(sent, answered - ANSWER_SECONDS)

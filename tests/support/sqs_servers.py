@@ -4,6 +4,7 @@ import random
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from typing import Any
 
 from aiobotocore.session import AioSession, get_session
@@ -19,8 +20,9 @@ from tests.support.time import LoopClock
 REGION = "eu-west-1"
 
 
+@cache
 def aws_session(key: str = "key") -> AioSession:
-    """A session with credentials that need no environment."""
+    """A session with credentials that need no environment; one per key, since it reads botocore's models once."""
     session = get_session()
     session.set_credentials(key, "secret")
     return session
