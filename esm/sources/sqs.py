@@ -30,6 +30,14 @@ CLOSE_SECONDS = 2.0
 """How long leaving takes at most when it is cancelled, a hard stop."""
 
 
+class Tools(Struct, frozen=True):
+    """What a source is given besides its queue."""
+
+    clock: Clock
+    jitter: Jitter
+    metrics: MappingMetrics
+
+
 class SqsSource:
     """A queue, before it is reached.  ``endpoint_url`` is the mapping's own; see ``AwsClients.endpoint``."""
 
@@ -46,7 +54,7 @@ class SqsSource:
     ) -> None:
         self._arn, self._region, self._endpoint_url, self._clients = arn, region, endpoint_url, clients
         self._lane = LaneId(mapping, arn.name)
-        self._clock, self._jitter, self._metrics = clock, jitter, metrics
+        self._tools = Tools(clock, jitter, metrics)
 
     @asynccontextmanager
     async def connect(self) -> AsyncGenerator[tuple[LaneFeed, AttemptLimits], None]:
@@ -58,35 +66,22 @@ class SqsSource:
             )
         queue = await find_queue(self._arn, self._region, self._endpoint_url, self._clients)
         state = await _state(queue)
+        records = MessageRecords(self._lane, str(self._arn), self._region)
         raised: Exception | None = None
         async with anyio.create_task_group() as tasks:
-            open_queue = self._opened(queue, state, Shelter(tasks))
+            opened = open_queue(self._lane, records, queue, state, Shelter(tasks), self._tools)
+            feed = QueueFeed(self._lane, opened.lane, self._tools.clock, self._tools.jitter)
             try:
-                yield (
-                    QueueFeed(self._lane, open_queue.lane, self._clock, self._jitter),
-                    AttemptLimits(visibility=state.visibility),
-                )
+                yield feed, AttemptLimits(visibility=state.visibility)
             except Exception as error:  # noqa: BLE001 - raised again below: a task group would wrap it
                 raised = error
             finally:
-                await open_queue.close()
+                await opened.close()
         if raised is not None:
             raise raised
 
-    def _opened(self, queue: Calls, state: QueueState, shelter: Shelter) -> "_OpenQueue":
-        lane, clock, jitter = self._lane, self._clock, self._jitter
-        watch = QueueWatch(queue, state, shelter, clock)
-        releases = Releases(lane, queue, clock, jitter)
-        records = MessageRecords(lane, str(self._arn), self._region)
-        receives = Receives(queue, records, watch, shelter, clock, releases.release)
-        deletes = Deletes(lane, queue, shelter, clock, self._metrics.deletes_failed, jitter)
-        errors = self._metrics.polls["error"]
-        return _OpenQueue(
-            lambda: SqsLane(lane, receives, deletes, releases, watch, clock, jitter, errors), receives, deletes, shelter
-        )
 
-
-class _OpenQueue(Struct, frozen=True):
+class OpenQueue(Struct, frozen=True):
     """What all lanes of one connection share."""
 
     lane: Callable[[], Lane]
@@ -104,6 +99,21 @@ class _OpenQueue(Struct, frozen=True):
                 await self.receives.idle()
                 await self.deletes.flush()
             self.shelter.close()
+
+
+def open_queue(
+    lane: LaneId, records: MessageRecords, queue: Calls, state: QueueState, shelter: Shelter, tools: Tools
+) -> OpenQueue:
+    """Put a queue's lane together; what runs longer than a lane runs in ``shelter``."""
+    clock, jitter = tools.clock, tools.jitter
+    watch = QueueWatch(queue, state, shelter, clock)
+    releases = Releases(lane, queue, clock, jitter)
+    receives = Receives(queue, records, watch, shelter, clock, releases.release)
+    deletes = Deletes(lane, queue, shelter, clock, tools.metrics.deletes_failed, jitter)
+    errors = tools.metrics.polls["error"]
+    return OpenQueue(
+        lambda: SqsLane(lane, receives, deletes, releases, watch, clock, jitter, errors), receives, deletes, shelter
+    )
 
 
 async def _state(queue: Queue) -> QueueState:
