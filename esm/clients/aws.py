@@ -1,7 +1,8 @@
 """One session and few clients of AWS for the whole process.
 
-What vendor defaults would undo is set here: no retries of botocore's own (one ``invoke`` reached a function five times),
-no pool of ten connections (a delete behind ten idle long polls took 3.9 s), read timeouts that the caller names.
+What vendor defaults would undo is set here: no retries of botocore's own (one ``invoke`` reached a function five
+times), no pool of ten connections (a delete behind ten idle long polls took 3.9 s), read timeouts that the caller
+names.
 """
 
 import socket
@@ -59,9 +60,10 @@ class _Key(Struct, frozen=True):
 class AwsClients:
     """Hands out clients; all of them are closed when this context ends.
 
-    A client is opened when it is first asked for and then shared by whoever asks for the same service, region, endpoint,
-    use and read timeout.  ``use`` keeps apart what must not wait for each other: ``"calls"``, and ``"long-poll"`` for
-    reads that stay open.  Connections of a client are not limited: callers limit what they have under way.
+    A client is opened when it is first asked for and then shared by whoever asks for the same service, region,
+    endpoint, use and read timeout.  ``use`` keeps apart what must not wait for each other: ``"calls"``, and
+    ``"long-poll"`` for reads that stay open.  Connections of a client are not limited: callers limit what they have
+    under way.
     """
 
     def __init__(self, settings: AwsSettings | None = None, session: AioSession | None = None) -> None:
@@ -195,8 +197,8 @@ class AwsClients:
             parameter_validation=False,
             user_agent=self._settings.user_agent,
         )
-        create: Any = self._session.create_client  # the stubs list each service; here it is a variable
-        context: AbstractAsyncContextManager[Any] = create(
+        session: Any = self._session  # its stubs list each service; here it is a variable
+        context: AbstractAsyncContextManager[Any] = session.create_client(
             key.service, region_name=key.region, endpoint_url=key.endpoint_url, config=config
         )
         return context

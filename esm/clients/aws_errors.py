@@ -13,6 +13,7 @@ from botocore.exceptions import (
     MetadataRetrievalError,
     NoAuthTokenError,
     NoCredentialsError,
+    ParamValidationError,
     PartialCredentialsError,
     ProfileNotFound,
     ProxyConnectionError,
@@ -106,6 +107,7 @@ _THROTTLES = frozenset(
         "RequestLimitExceeded",
         "RequestThrottled",
         "RequestThrottledException",
+        "ServiceQuotaExceededException",
         "SlowDown",
         "ThrottledException",
         "Throttling",
@@ -160,6 +162,17 @@ _MISSING = frozenset(
         "TopicNotFound",
     )
 )
+_QUOTING = frozenset(
+    (
+        "IncompleteSignature",
+        "IncompleteSignatureException",
+        "InvalidMessageContents",
+        "InvalidRequestContentException",
+        "SerializationException",
+        "SerializedRequestEntityTooLargeException",
+    )
+)
+"""Errors whose message repeats parts of the request: its payload, or its Authorization header."""
 _LOGINS = frozenset(("AssumeRole", "AssumeRoleWithWebIdentity", "GetRoleCredentials", "CreateToken"))
 """Operations that botocore calls to get credentials, before the call that was asked for."""
 
@@ -178,7 +191,10 @@ _PERMISSIONS = {
     ("lambda", "Invoke"): "lambda:InvokeFunction",
     ("lambda", "GetFunctionConfiguration"): "lambda:GetFunctionConfiguration",
 }
-HOW_TO_LOG_IN = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the container a role; the standard AWS chain is searched"
+HOW_TO_LOG_IN = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give the container a role; "
+    "the standard AWS chain is searched"
+)
 
 
 def translate(error: Exception, subject: Subject) -> AwsFailure:
@@ -200,10 +216,21 @@ def _refused(error: ClientError, subject: Subject) -> AwsFailure:
     code = str(found.get("Code", "")).rsplit(".", 1)[-1].rsplit("#", 1)[-1] or "Unknown"
     status = metadata.get("HTTPStatusCode")
     kind = Kind.CREDENTIALS if error.operation_name in _LOGINS else _kind(code, status or 0)
-    said = _short(str(found.get("Message", ""))).rstrip(".")
+    said = _quotable(kind, code, str(found.get("Message", "")))
     sentence = _sentence(kind, code, f"{code}: {said}" if said else code, error.operation_name, subject)
     headers = metadata.get("HTTPHeaders", {})
     return AwsFailure(kind, code, sentence, status, _seconds(headers.get("retry-after")))
+
+
+def _quotable(kind: Kind, code: str, message: str) -> str:
+    """As much of AWS's message as holds neither payload nor secret.
+
+    What follows the first paragraph of a credentials error is the canonical request, session token included.
+    """
+    if code in _QUOTING or code.isdecimal() or code == "Unknown":  # the latter: somebody else's page
+        return ""
+    text = message.strip()
+    return _short(text.partition("\n")[0] if kind is Kind.CREDENTIALS else text).rstrip(".")
 
 
 def _kind(code: str, status: int) -> Kind:
@@ -230,15 +257,18 @@ def _sentence(kind: Kind, code: str, said: str, operation: str, subject: Subject
     match kind:
         case Kind.MISSING:
             return f"{place} does not exist ({said}): {check}, or create it."
+        case Kind.DENIED if code.upper().startswith("KMS"):
+            return f"{place} cannot be decrypted ({said}): allow kms:Decrypt to the worker's role and check its key."
         case Kind.DENIED:
             return f"{place} may not be used ({said}): allow {_permission(operation, subject)} to the worker's role."
         case Kind.CREDENTIALS:
-            return f"{place}: AWS does not accept the credentials ({said}): check key, secret, token and this machine's clock."
+            todo = "check key, secret, token and this machine's clock"
+            return f"{place}: AWS does not accept the credentials ({said}): {todo}."
         case Kind.THROTTLED:
             return f"{place} is throttled at {operation} ({said})."
         case Kind.SERVER:
             return f"{place}: AWS failed at {operation} ({said})."
-        case Kind.OTHER if code.isdecimal():  # no AWS error in the body
+        case Kind.OTHER if code.isdecimal() or code == "Unknown":  # no AWS error in the body
             return f"{place}: the endpoint does not answer as AWS does ({said}): check endpoint_url."
         case _:
             return f"{place}: {operation} was refused ({said})."
@@ -269,7 +299,9 @@ def _unanswered(error: Exception) -> tuple[Kind, str]:
     if isinstance(error, HTTPClientError):
         return Kind.LOST, f"the connection to {where} broke before the answer was complete"
     if isinstance(error, ResponseParserError):
-        return Kind.LOST, f"an answer came that is not AWS's ({_short(str(error))}): is endpoint_url right?"
+        return Kind.LOST, "an answer came that is not AWS's: check endpoint_url"  # its text quotes the answer
+    if isinstance(error, ParamValidationError):  # its text quotes the request
+        return Kind.OTHER, "the request has parameters that AWS's client does not take"
     return Kind.OTHER, _short(str(error)).rstrip(".")
 
 

@@ -1,14 +1,16 @@
 """A Lambda function as a target, through the Invoke API.
 
-A function error, a time-out and a connection that broke after sending are *failed*.  Every error that Lambda itself answers is
-*refused*: the function did not run (429, missing function, no permission, internal errors of the service).  A 5xx without
-an error of Lambda's in it comes from something in between, and is in doubt: *failed*.
+A function error, a time-out and a connection that broke after sending are *failed*.  Every error that Lambda itself
+answers is *refused*: the function did not run (429, missing function, no permission, internal errors of the service).
+An answer without an error of Lambda's in it comes from something in between, and is in doubt: *failed*.
 """
 
+import re
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import anyio
 import structlog
 
@@ -29,7 +31,12 @@ READ_SECONDS = 960.0
 """Above the longest attempt (900): the deadline of an attempt is kept here, not by the client."""
 BEYOND_FUNCTION_SECONDS = 5.0
 """What an attempt gets beyond the function's own timeout, for Lambda to answer that it timed out."""
+ASK_SECONDS = 30.0
+"""How long Lambda may take to tell a function's timeout."""
 PART_BYTES = 256 * 1024
+_NEVER_RAN = frozenset((401, 404, 405, 407))
+"""Status of answers that are not Lambda's own, and yet tell that no function was run."""
+_NAME = re.compile(r"((?:arn:[^:]+:lambda:[^:]+:)?(?:\d{12}:function:)?[^:]+)(?::(.+))?")
 _NOT_TOLD = frozenset(("403", "404", "405", "501"))  # what emulators of Invoke alone answer
 
 _trace: ContextVar[str] = ContextVar("esm_invoke_trace", default="")
@@ -62,12 +69,18 @@ class LambdaTarget:
         self._endpoint_url = endpoint_url
         self._arn = _arn(self._function, region, account)
         self._subject = Subject("lambda", f"Lambda function {self._function}", region, "function_name")
+        self._role: str | None = None
         self._warned = False
 
     @property
     def function_arn(self) -> str:
         """The function's ARN with its qualifier, as the mapping names it."""
         return f"{self._arn}:{self._qualifier}" if self._qualifier else self._arn
+
+    @property
+    def role(self) -> str | None:
+        """The function's execution role, once Lambda told it."""
+        return self._role
 
     # -- how long
 
@@ -78,11 +91,17 @@ class LambdaTarget:
         not configured, while Lambda cannot be asked.
         """
         try:
-            own = await self._own_timeout()
+            with anyio.fail_after(ASK_SECONDS):
+                own = await self._own_timeout()
         except AWS_ERRORS as error:
             failure = translate(error, self._subject)
             if not self._can_go_on(failure):
                 raise NotReady(failure.sentence) from error
+            own = None
+        except TimeoutError as error:
+            if self._seconds is None:
+                text = f"{self._subject.what} in {self._region}: Lambda did not tell the function's timeout"
+                raise NotReady(f"{text} within {ASK_SECONDS:g} s; set timeout_in_seconds of the target.") from error
             own = None
         if self._seconds is not None:
             return TimeLimit(self._seconds, self._seconds)
@@ -96,6 +115,7 @@ class LambdaTarget:
         found = await client.get_function_configuration(FunctionName=self._function, **self._qualified())
         if arn := found.get("FunctionArn"):
             self._arn = _split(arn)[0]
+        self._role = found.get("Role")
         timeout = found.get("Timeout")
         return float(timeout) if timeout else None
 
@@ -120,6 +140,7 @@ class LambdaTarget:
 
     async def invoke(self, call: Invocation) -> Outcome:
         """Invoke the function once and wait for its answer."""
+        client: LambdaClient | None = None
         with anyio.move_on_after(call.seconds):
             try:
                 client = await self._client()
@@ -130,8 +151,13 @@ class LambdaTarget:
                 return await self._answer(await self._call(client, call))
             except AWS_ERRORS as error:
                 return self._failure(translate(error, self._subject))
+            except aiohttp.ClientError as error:  # of the reply's body; aiobotocore hands it on as it is
+                name = type(error).__name__
+                return Failed(f"{self._subject.what}: the connection broke before the reply was complete ({name}).")
             finally:
                 _trace.reset(token)
+        if client is None:
+            return Refused(f"{self._subject.what}: no AWS credentials could be had within {call.seconds:g} s.")
         return Failed(f"{self._subject.what} did not answer within {call.seconds:g} s.", timed_out=True)
 
     async def _call(self, client: "LambdaClient", call: Invocation) -> "InvocationResponseTypeDef":
@@ -159,7 +185,7 @@ class LambdaTarget:
             return Failed(failure.sentence, too_large=True)
         if failure.kind in (Kind.TIMEOUT, Kind.LOST):
             return Failed(failure.sentence, timed_out=failure.kind is Kind.TIMEOUT)
-        if failure.kind is Kind.SERVER and (failure.code.isdecimal() or failure.code == "Unknown"):
+        if _from_elsewhere(failure) and failure.status not in _NEVER_RAN and failure.kind is not Kind.THROTTLED:
             return Failed(failure.sentence)
         return Refused(failure.sentence, throttled=failure.kind is Kind.THROTTLED, retry_after=failure.retry_after)
 
@@ -186,11 +212,15 @@ def _add_trace(request: Any, **_kwargs: object) -> None:  # botocore's AWSReques
         request.headers["X-Amzn-Trace-Id"] = trace
 
 
+def _from_elsewhere(failure: AwsFailure) -> bool:
+    """Whether an answer came that holds no error of Lambda's: a proxy's, a gateway's."""
+    return failure.status is not None and (failure.code.isdecimal() or failure.code == "Unknown")
+
+
 def _split(function_name: str) -> tuple[str, str | None]:
     """The function without its version or alias, and that."""
-    head, found, name = function_name.rpartition("function:")
-    name, _, qualifier = name.partition(":")
-    return head + found + name, qualifier or None
+    found = _NAME.fullmatch(function_name)
+    return (found[1], found[2]) if found else (function_name, None)
 
 
 def _arn(function: str, region: str, account: str) -> str:
@@ -198,4 +228,5 @@ def _arn(function: str, region: str, account: str) -> str:
     if function.startswith("arn:"):
         return function
     owner, found, name = function.rpartition(":function:")
-    return str(Arn("aws", "lambda", region, owner if found else account, f"function:{name}"))
+    partition = "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
+    return str(Arn(partition, "lambda", region, owner if found else account, f"function:{name}"))

@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
+from decimal import Decimal
 from typing import cast
 
 import orjson
@@ -109,13 +110,27 @@ def _decoded(event: bytes) -> object:
     try:
         return orjson.loads(event)
     except orjson.JSONDecodeError:
-        # orjson refuses lone surrogates, which a producer may well escape into a JSON text; the standard library does not.
+        # orjson refuses lone surrogates, which a producer may well escape into a JSON text; the standard library
+        # does not.
         return cast("object", json.loads(event))
+
+
+def _encoded(result: object) -> bytes:
+    try:
+        return orjson.dumps(result, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # large integers, lone surrogates, Decimal: Lambda's runtime takes them
+        return json.dumps(result, default=_number).encode()
+
+
+def _number(value: object) -> float:
+    if isinstance(value, Decimal):
+        return float(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
 def _returned(result: object) -> Outcome:
     try:
-        reply = orjson.dumps(result, option=orjson.OPT_NON_STR_KEYS)
+        reply = _encoded(result)
     except (TypeError, ValueError, RecursionError) as error:
         return Failed(f"The handler returned {type(result).__name__}, which is no JSON: {short(str(error))}")
     if len(reply) > MAX_REPLY_BYTES:

@@ -1,11 +1,11 @@
 """A web server as a target: each event is POSTed, any 2xx is success.
 
-Beside the configured headers a request carries ``X-Amzn-RequestId`` (the same over plain retries) and ``X-Amzn-Trace-Id``.  Where
-sending begins is exact: errors before the first byte of the event was handed to an open connection are *refused* (name,
-connection, TLS), all later ones *failed*.  Redirects are not followed.
+Beside the configured headers a request carries ``X-Amzn-RequestId`` (the same over plain retries) and
+``X-Amzn-Trace-Id``.  Where sending begins is exact: errors before the first byte of the event was handed to an open
+connection are *refused* (name, connection, TLS), all later ones *failed*.  Redirects are not followed.
 
-A Lambda container (its Runtime Interface Emulator) is understood: it answers 200 with an error object when the handler failed,
-200 with a plain text when it timed out, and an empty 400 while it is busy with another event.
+A Lambda container (its Runtime Interface Emulator) is understood: it answers 200 with an error object when the handler
+failed, 200 with a plain text when it timed out, and an empty 400 while it is busy with another event.
 """
 
 import re
@@ -55,6 +55,11 @@ class HttpTarget:
     def function_arn(self) -> str:
         """The ARN failure records name, made up of the target's name."""
         return self._function_arn
+
+    @property
+    def role(self) -> str | None:
+        """None: it runs as nobody that AWS knows."""
+        return None
 
     async def time_limit(self) -> TimeLimit:
         """The configured timeout, else 60 s.  A server that is down is no reason not to start: events wait."""
@@ -145,7 +150,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes | None:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from either form of Retry-After: a number, or a date (by the server's own clock where it tells it)."""
+    """Seconds to wait, from either form of Retry-After: a number, or a date (by the server's own clock)."""
     text = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text):
         return float(text)

@@ -1,9 +1,9 @@
 """Connections to HTTP targets: reused, but never one that its server has already given up.
 
-Sending on a kept connection that the server closed meanwhile looks exactly like a target that dies of a record, and would
-spend a retry.  So a kept connection is used again only within ``REUSE_SECONDS`` (below the 2 s of gunicorn, the 5 s of
-Node and uvicorn), and before that the loop gets the chance to see a close that has already arrived.  What is left is a close that
-crosses the event on the wire: that is in doubt, and *failed*.
+Sending on a kept connection that the server closed meanwhile looks exactly like a target that dies of a record, and
+would spend a retry.  So a kept connection is used again only within ``REUSE_SECONDS`` (below the 2 s of gunicorn, the
+5 s of Node and uvicorn), and before that the loop gets the chance to see a close that has already arrived.  What is
+left is a close that crosses the event on the wire: that is in doubt, and *failed*.
 """
 
 import asyncio
@@ -40,8 +40,8 @@ class Sending:
 async def http_session(user_agent: str = "esm") -> AsyncGenerator[aiohttp.ClientSession, None]:
     """One session for all HTTP targets of a worker.
 
-    No limit on connections (callers limit what is under way), no cookies, no proxies, no timeouts but that of connecting.
-    Requests carry a ``Sending`` as ``trace_request_ctx``.
+    No limit on connections (callers limit what is under way), no cookies, no proxies, no timeouts but that of
+    connecting.  Requests carry a ``Sending`` as ``trace_request_ctx``.
     """
     trace = aiohttp.TraceConfig()
     trace.on_request_chunk_sent.append(_on_chunk)
@@ -64,7 +64,12 @@ async def http_session(user_agent: str = "esm") -> AsyncGenerator[aiohttp.Client
 class _FreshConnector(aiohttp.TCPConnector):
     """Hands out no connection that was closed by its server."""
 
-    async def connect(self, req: "ClientRequest", traces: "list[Trace]", timeout: aiohttp.ClientTimeout) -> Connection:
+    async def connect(  # aiohttp's signature
+        self,
+        req: "ClientRequest",
+        traces: "list[Trace]",
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp calls it so
+    ) -> Connection:
         connection = await super().connect(req, traces, timeout)
         # All kept connections get their chance in the same turns, so one more round finds an open one or makes one.
         for _ in range(2):

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
-from typing import cast
 
 import anyio
 import anyio.lowlevel
@@ -53,6 +52,11 @@ class MemoryTarget:
         """The ARN failure records name."""
         return self._function_arn
 
+    @property
+    def role(self) -> str | None:
+        """None: it runs as nobody that AWS knows."""
+        return None
+
     async def time_limit(self) -> TimeLimit:
         """As the attributes say.  Raises NotReady while ``not_ready`` is set."""
         await anyio.lowlevel.checkpoint()
@@ -71,7 +75,7 @@ class MemoryTarget:
             await anyio.lowlevel.checkpoint()  # as a real target, it always lets others run
             with anyio.move_on_after(call.seconds):
                 outcome = self.rule(call)
-                return await cast("Awaitable[Outcome]", outcome) if isawaitable(outcome) else outcome
+                return await outcome if isawaitable(outcome) else outcome
             return Failed(f"The target did not answer within {call.seconds:g} s.", timed_out=True)
         finally:
             self.running -= 1

@@ -1,9 +1,10 @@
 """A Python callable of this process as a target.
 
-Plain handlers run in threads, async ones on a loop of their own, so that a handler that blocks stops no lease and no other
-mapping.  A handler cannot be killed: when it times out the attempt has failed, and ``Failed.still_running`` is set when it
-really returns (an async one is asked to stop by cancelling it).  One that never returns holds its slot and its key, and
-does not hold up the end of the process: its thread is a daemon, and a worker leaves by ``os._exit`` after its grace.
+Plain handlers run in threads, async ones on a loop of their own, so that a handler that blocks stops no lease and no
+other mapping.  A handler cannot be killed: when it times out the attempt has failed, and ``Failed.still_running`` is
+set when it really returns (an async one is asked to stop by cancelling it).  One that never returns holds its slot
+and its key, and does not hold up the end of the process: its thread is a daemon, and a worker leaves by ``os._exit``
+after its grace.
 """
 
 import asyncio
@@ -73,15 +74,20 @@ class PythonTarget:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._threads.close()
-        self._loop.close()
+        ended: _Pending[bool] = _Pending()
+        self._loop.close(lambda: ended.resolve(True))
         with anyio.move_on_after(CLOSE_SECONDS, shield=True):
-            while not self._loop.ended():
-                await anyio.sleep(0.005)
+            await ended.done.wait()
 
     @property
     def function_arn(self) -> str:
         """The ARN failure records name, made up of the target's name."""
         return self._function_arn
+
+    @property
+    def role(self) -> str | None:
+        """None: it runs as nobody that AWS knows."""
+        return None
 
     async def time_limit(self) -> TimeLimit:
         """The configured timeout, else 60 s.  Raises NotReady when there is no such handler."""
@@ -134,11 +140,14 @@ class PythonTarget:
     def _await(
         self, work: Callable[[], Awaitable[Outcome]], trace: str, pending: _Pending[Outcome]
     ) -> Callable[[], None]:
-        async def run() -> None:
-            TRACE_ID.set(trace)
-            pending.resolve(await work())
+        outcome: Outcome = Failed(f"Handler {self._handler_name} was cancelled before it began.")
 
-        return self._loop.submit(run)
+        async def run() -> None:
+            nonlocal outcome
+            TRACE_ID.set(trace)
+            outcome = await work()
+
+        return self._loop.submit(run, lambda: pending.resolve(outcome))
 
     async def _load(self) -> Handler:
         """The handler, imported in a thread when it is first needed; a failed import is tried again each time."""
