@@ -1,16 +1,19 @@
 """Nothing is left behind: a small process of its own that outlives the test run by a moment.
 
-It learns by a pipe which process groups run.  When the pipe closes, because the test run ended in whatever way (also by
-SIGKILL), it kills the groups that were not taken off the list.  Run as ``python guard.py``; standard library only.
+It learns by a pipe which process groups run and which folders are temporary.  When the pipe closes, because the test
+run ended in whatever way (also by SIGKILL), it kills the groups that are left, then removes the folders.  Run as
+``python guard.py``; standard library only.
 """
 
 import atexit
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def kill_group(leader: int) -> None:
@@ -20,16 +23,20 @@ def kill_group(leader: int) -> None:
 
 
 def watch(lines: Iterable[str]) -> None:
-    """Note groups (``+PID``) and forget them (``-PID``) until ``lines`` ends, then kill those that are left."""
+    """Note groups (``+PID``), forget them (``-PID``), note folders (``/PATH``); when ``lines`` ends, clear up."""
     groups: set[int] = set()
+    folders: list[str] = []
     for line in lines:
-        change, leader = line[0], int(line[1:])
-        if change == "+":
-            groups.add(leader)
+        if line.startswith("/"):
+            folders.append(line.removesuffix("\n"))
+        elif line.startswith("+"):
+            groups.add(int(line))
         else:
-            groups.discard(leader)
+            groups.discard(-int(line))
     for leader in groups:
         kill_group(leader)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Guard:
@@ -46,8 +53,12 @@ class Guard:
         """The group of ``leader`` has ended; its number may belong to someone else from now on."""
         self._tell(f"-{leader}")
 
+    def remove(self, folder: Path) -> None:
+        """Remove ``folder`` when this run ends."""
+        self._tell(str(folder.absolute()))
+
     def close(self) -> None:
-        """Have whatever is left killed, and wait for that."""
+        """Have whatever is left killed and removed, and wait for that."""
         if self._process is not None:
             process, self._process = self._process, None
             process.communicate(timeout=10)

@@ -42,7 +42,8 @@ class Services:
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        self._root = tempfile.TemporaryDirectory(prefix="esm-services-")
+        self._root = Path(tempfile.mkdtemp(prefix="esm-services-"))
+        GUARD.remove(self._root)
         self._programs: dict[str, Path | artefacts.Unavailable] = {}
         self._servers: dict[str, Server] = {}
         self._turn = contextlib.ExitStack()
@@ -72,7 +73,7 @@ class Services:
         if KINDS[name].java:
             self._stop_java(but=name)
         if name not in self._servers:
-            folder = Path(self._root.name) / name
+            folder = self._root / name
             folder.mkdir()
             self._servers[name] = KINDS[name].server(program, folder)
         self._servers[name].start()
@@ -86,7 +87,6 @@ class Services:
         finally:
             GUARD.close()
             self._turn.close()
-            self._root.cleanup()
 
     def _stop_java(self, but: str) -> None:
         for name, server in self._servers.items():

@@ -24,9 +24,11 @@ SILENT = (
 RUN = """\
 import os, signal, sys
 from pathlib import Path
+from tests.integration.guard import GUARD
 from tests.integration.processes import Server
 
 folder = Path(sys.argv[1])
+GUARD.remove(folder)
 server = Server("patient", [sys.executable, "-c", sys.argv[2]], folder, (folder / "up").exists)
 server.start()
 print(server.pid, flush=True)
@@ -53,9 +55,11 @@ def python(script: str, folder: Path) -> Server:
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda end: end.name)
-def test_no_server_outlives_a_run_that_is_interrupted(end: signal.Signals, tmp_path: Path) -> None:
+def test_no_server_and_no_data_outlives_a_run_that_is_interrupted(end: signal.Signals, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
     run = subprocess.Popen(
-        [sys.executable, "-c", RUN, str(tmp_path), PATIENT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", RUN, str(folder), PATIENT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     with run:
         assert run.stdout is not None
@@ -63,6 +67,7 @@ def test_no_server_outlives_a_run_that_is_interrupted(end: signal.Signals, tmp_p
         assert alive(server)
         run.send_signal(end)
     wait_until(lambda: not alive(server))
+    wait_until(lambda: not folder.exists())
 
 
 def test_a_server_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
