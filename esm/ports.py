@@ -219,8 +219,13 @@ class Target(Protocol):
         """The ARN failure records name, qualifier included."""
         ...
 
+    @property
+    def role(self) -> str | None:
+        """ARN of the role it runs as, known once ``time_limit`` was asked; None where it has none or does not tell."""
+        ...
+
     async def time_limit(self) -> TimeLimit:
-        """How long an attempt may take.  Raises NotReady where the target can be told to be missing or misconfigured."""
+        """How long an attempt may take.  Raises NotReady where it is known to be missing or misconfigured."""
         ...
 
     async def invoke(self, call: Invocation) -> Outcome:

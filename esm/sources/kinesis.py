@@ -1,6 +1,6 @@
 """A Kinesis data stream as a ``ports.ShardSource``, read by GetRecords."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from esm.domain.leasing import Shard, Shards, Start
 from esm.domain.record import LaneId
 from esm.domain.retry import Jitter
 from esm.ports import Clock, ShardReader
-from esm.sources.kinesis_records import KinesisRecords, since
+from esm.sources.kinesis_records import KinesisRecords, millisecond, since
 from esm.sources.shard_listing import ShardListing, ShardPage
 from esm.sources.shards import IteratorExpired, Pace, PacedReader, Page, PositionTrimmed, ReadFailures, answered
 from esm.telemetry.metrics import MappingMetrics
@@ -35,9 +35,9 @@ _MOST_SECONDS_AHEAD = 600.0
 
 
 class KinesisSource:
-    """A stream, before it is reached.  ``role`` is what events show as `invokeIdentityArn`.
+    """A stream, before it is reached.
 
-    ``endpoint_url`` is the mapping's own; see ``AwsClients.endpoint``.
+    ``role`` tells what events show as `invokeIdentityArn`; it is asked when a shard is opened.  ``endpoint_url`` is the mapping's own; see ``AwsClients.endpoint``.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class KinesisSource:
         arn: Arn,
         region: str,
         endpoint_url: str | None,
-        role: str,
+        role: Callable[[], str],
         clients: AwsClients,
         clock: Clock,
         jitter: Jitter,
@@ -99,7 +99,7 @@ class KinesisSource:
             raise LaneFailed(str(error)) from error
         lane = LaneId(self._mapping, shard)
         subject = Subject("kinesis", f"Shard {shard} of Kinesis stream {self._arn.name}", self._region)
-        calls = _Calls(client, self._arn, shard, KinesisRecords(lane, str(self._arn), self._region, self._role))
+        calls = _Calls(client, self._arn, shard, KinesisRecords(lane, str(self._arn), self._region, self._role()))
         failures = ReadFailures(lane, self._clock, self._jitter, self._metrics)
         yield PacedReader(calls, subject, start, self._pace, self._clock, failures)
 
@@ -149,7 +149,7 @@ class _Calls:
         """
         asked["ShardIteratorType"] = "AT_TIMESTAMP"
         while True:
-            asked["Timestamp"] = datetime.fromtimestamp(moment - self._ahead, UTC)
+            asked["Timestamp"] = datetime.fromtimestamp(millisecond(moment) - self._ahead, UTC)
             try:
                 return await self._iterator(asked)
             except ClientError as error:
