@@ -71,7 +71,8 @@ class HttpTarget:
         with anyio.move_on_after(call.seconds):
             try:
                 return await self._post(call, sending)
-            except (aiohttp.ClientError, OSError) as error:  # TimeoutError of connecting is an OSError
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                # TimeoutError of connecting is an OSError, a name that cannot be encoded a ValueError.
                 return self._broken(error, sending)
         if not sending.began:
             return Refused(f"{self._where} could not be connected to within {call.seconds:g} s.")
