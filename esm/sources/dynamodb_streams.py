@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     )
 
 PACE = Pace(busy=0.25, idle=1.0)
+SEQUENCE_DIGITS = 21
+"""A sequence number has at least so many; DynamoDB Local fills its own up with zeros and refuses shorter ones."""
 MOST_RECORDS = 1000
 
 
@@ -125,7 +127,7 @@ class _Calls:
         }
         if start.after is not None:
             asked["ShardIteratorType"] = "AFTER_SEQUENCE_NUMBER"
-            asked["SequenceNumber"] = str(start.after[0])
+            asked["SequenceNumber"] = f"{start.after[0]:0{SEQUENCE_DIGITS}}"
         try:
             reply = await self._client.get_shard_iterator(**asked)
         except ClientError as error:

@@ -5,12 +5,21 @@ from collections.abc import AsyncIterator
 import pytest
 
 from esm.clients.aws import AwsClients
-from tests.contract.test_queue_lane import *  # noqa: F403 - every test of the contract, with this file's world
+from tests.contract import test_queue_lane
+from tests.integration.contracts import claims
 from tests.integration.services import ElasticMq
 from tests.support.queue_worlds import QueueWorld, SqsWorld
 from tests.support.sqs_servers import SqsServer, aws_session
 
 pytestmark = pytest.mark.anyio
+
+globals().update(claims(test_queue_lane, "world"))
+
+
+@pytest.fixture
+def visibility() -> int:
+    """Seconds; a test that waits for the end of a receipt asks for fewer."""
+    return test_queue_lane.VISIBILITY
 
 
 @pytest.fixture
