@@ -17,8 +17,8 @@ class DynamoDbLocal(Server):
     """Tables and their streams, in memory: stopped or killed, it forgets them.
 
     A stream has one shard that never rolls; its ARNs say region ``ddblocal``.  Its records tell the minute of their
-    creation alone: a mapping that starts at LATEST skips what is written later in that minute.  An access key id must be
-    letters and digits.  Table names need three characters.
+    creation alone: a mapping that starts at LATEST skips what is written later in that minute.  An access key id must
+    be letters and digits.  Table names need three characters.
     """
 
     def __init__(self, jars: Path, folder: Path) -> None:
