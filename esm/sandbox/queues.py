@@ -120,7 +120,6 @@ class Queue:
             message.state = State.DELAYED
             self.delayed_count += 1
             self._schedule(message, now + wait)
-            self._notify_timers()
         else:
             self._make_ready(message)
             if notify:
@@ -177,7 +176,6 @@ class Queue:
             self._notify()
         else:
             self._schedule(message, self._clock.now() + seconds)
-            self._notify_timers()
 
     def purge(self) -> None:
         """Forget every message."""
@@ -277,6 +275,8 @@ class Queue:
         message.version += 1
         message.due = due
         heapq.heappush(self._due, (due, message.number, message.version))
+        if self._due[0][0] == due:  # sooner than whatever the waiters wait for
+            self._notify_timers()
         if len(self._due) > 1000 + 2 * (self.in_flight_count + self.delayed_count):
             self._due = [entry for entry in self._due if not self._stale(entry)]
             heapq.heapify(self._due)
@@ -299,7 +299,7 @@ class Queue:
                 return
 
     def _notify_timers(self) -> None:
-        """A due time moved: who waits must compute its own wait again."""
+        """Something is due sooner: who waits must compute its own wait again."""
         for waiter in self._waiters:
             finish(waiter)
         self._waiters.clear()
