@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import cast
 
 import yaml
-from msgspec import Struct, field
+from msgspec import Struct
 
 from esm.config.base import Loc
 from esm.config.mistakes import Mistake, spell
@@ -33,7 +33,7 @@ class Sequence(Struct):
     """A list; ``closed`` once all of it was read, so that an alias cannot stand inside what it names."""
 
     line: int
-    items: "list[Node]" = field(default_factory=list)
+    items: "list[Node]" = []
     closed: bool = False
 
 
@@ -41,7 +41,7 @@ class Table(Struct):
     """A mapping: its pairs in order, duplicates included."""
 
     line: int
-    pairs: "list[tuple[Scalar, Node]]" = field(default_factory=list)
+    pairs: "list[tuple[Scalar, Node]]" = []
     key: Scalar | None = None
     closed: bool = False
 
@@ -53,12 +53,14 @@ class Document(Struct):
     """What a file says."""
 
     file: str
-    data: dict[str, object] = field(default_factory=dict)
-    lines: dict[Loc, int] = field(default_factory=dict)
+    data: dict[str, object] = {}
+    lines: dict[Loc, int] = {}
     """Line of each key and list item."""
-    templates: dict[Loc, str] = field(default_factory=dict)
+    templates: dict[Loc, str] = {}
     """What is written where a value came from the environment."""
-    mistakes: list[Mistake] = field(default_factory=list)
+    broken: set[Loc] = set()
+    """Where the environment lacks a value: nothing more is said about these places."""
+    mistakes: list[Mistake] = []
 
 
 class _Unreadable(Exception):
@@ -119,7 +121,8 @@ def _syntax(error: yaml.MarkedYAMLError, text: str) -> tuple[str, int | None]:
     if "maximum nesting depth" in str(error.problem):
         return f"is nested more than {MAXIMUM_DEPTH} levels deep", line
     context = f"{error.context}: " if error.context else ""
-    return f"is not YAML: {context}{error.problem}", line
+    hint = "; inside {} and [], ${NAME} stands in quotes" if "flow" in context and "${" in written else ""
+    return f"is not YAML: {context}{error.problem}{hint}", line
 
 
 class _Builder:
@@ -233,8 +236,11 @@ class _Reader:
         for problem in problems:
             self._mistake(node.line, loc, problem)
         self._document.templates[loc] = node.text
+        if problems:  # the text as written keeps its place, so that what hangs on it is not called missing
+            self._document.broken.add(loc)
+            return node.text
         # What a variable holds is text, and number and boolean fields read text: a host named 0123 or no stays itself.
-        return None if problems or (node.plain and text in _NULLS) else text
+        return None if node.plain and text in _NULLS else text
 
     def _flattened(self, node: Table, depth: int = 0) -> Iterator[tuple[Scalar, Node, int | None]]:
         """Pairs of a mapping with ``<<`` merged in: own keys win, then the first mapping that has one.

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
-from msgspec import Struct, field
+from msgspec import Struct
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -48,7 +48,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Loaded:
     """``load_config``, with notices: what has no effect, and what may surprise."""
     whole = _Whole(str(path))
     for file in _files(path):
-        whole.add(read_document(str(file), _content(file), environ))
+        whole.add(_document(file, environ))
     variables, mistakes = overlay(whole.data, environ)
     whole.variables = variables
     whole.mistakes += mistakes
@@ -56,11 +56,10 @@ def load(path: Path, environ: Mapping[str, str]) -> Loaded:
     try:
         config = Config.model_validate(whole.data)
     except ValidationError as error:
-        if whole.readable or not whole.mistakes:  # what an unreadable file lacks was not forgotten
-            whole.mistakes += _translated(error, whole)
+        whole.mistakes += _translated(error, whole)
     if config is None or whole.mistakes:
         raise ConfigError(in_order(whole.mistakes))
-    return Loaded(config, tuple(whole.mistake(loc, text) for loc, text in notices(config)))
+    return Loaded(config, tuple(in_order([whole.mistake(loc, text) for loc, text in notices(config)])))
 
 
 def _files(path: Path) -> list[Path]:
@@ -80,12 +79,14 @@ def _files(path: Path) -> list[Path]:
     raise ConfigError([Mistake(str(path), None, "", text)])
 
 
-def _content(file: Path) -> bytes:
+def _document(file: Path, environ: Mapping[str, str]) -> Document:
     try:
         with file.open("rb") as stream:
-            return stream.read(MAXIMUM_BYTES + 1)
+            content = stream.read(MAXIMUM_BYTES + 1)
     except OSError as error:
-        raise ConfigError([Mistake(str(file), None, "", f"cannot be read: {_reason(error)}")]) from None
+        mistake = Mistake(str(file), None, "", f"cannot be read: {_reason(error)}")
+        return Document(str(file), mistakes=[mistake])
+    return read_document(str(file), content, environ)
 
 
 def _reason(error: OSError | ValueError) -> str:
@@ -104,12 +105,14 @@ class _Whole(Struct):
     """All files together, and where each value came from."""
 
     file: str
-    data: dict[str, object] = field(default_factory=dict)
-    parts: list[_Part] = field(default_factory=list)
-    mistakes: list[Mistake] = field(default_factory=list)
-    variables: dict[Loc, str] = field(default_factory=dict)
+    data: dict[str, object] = {}
+    parts: list[_Part] = []
+    mistakes: list[Mistake] = []
+    variables: dict[Loc, str] = {}
     readable: bool = True
-    _owners: dict[str, tuple[str, Document]] = field(default_factory=dict)
+    """Whether each file gave something: what an unreadable one lacks was not forgotten."""
+    owners: dict[str, tuple[str, Document]] = {}
+    """Section → how it is spelt where it was first given, and there."""
 
     def add(self, document: Document) -> None:
         """Put the sections of a file beside those of the files before it."""
@@ -120,14 +123,14 @@ class _Whole(Struct):
             if value is None:
                 continue
             name = canonical(key)
-            spelt, owner = self._owners.setdefault(name, (key, document))
+            spelt, owner = self.owners.setdefault(name, (key, document))
             if owner is document:
                 self.data[key] = value
                 count = len(elements(value)) if name == "mappings" else count
             elif name == "mappings" and isinstance(value, list) and isinstance(self.data[spelt], list):
-                before = cast("list[object]", self.data[spelt])
-                first, count = len(before), len(elements(value))
-                self.data[spelt] = [*before, *elements(value)]
+                before, more = elements(self.data[spelt]), elements(cast("object", value))
+                first, count = len(before), len(more)
+                self.data[spelt] = [*before, *more]
             elif name in MERGED and isinstance(value, dict) and isinstance(self.data[spelt], dict):
                 self._merge(spelt, key, document)
             else:
@@ -162,27 +165,32 @@ class _Whole(Struct):
 
     def mistake(self, loc: Loc, text: str, *, shows: bool = False) -> Mistake:
         """``text`` about the value at ``loc``, with the value before it if it may be shown."""
-        document, inner = self._home(loc)
-        variable = next(
-            (self.variables[loc[:end]] for end in range(len(loc), 0, -1) if loc[:end] in self.variables), None
-        )
+        document, inner = self.home(loc)
+        variable = _nearest(self.variables, loc)
         if shows and is_secret(loc):
             text = f"the value (not shown): {text}"
-        elif (
-            shows and not variable and inner in document.templates
-        ):  # what a variable holds may be a secret wherever it stands
+        elif shows and not variable and inner in document.templates:
+            # What a variable holds may be a secret wherever it stands.
             text = f"the value of {shown(document.templates[inner])}: {text}"
         elif shows:
             text = f"{shown(self.value(loc))}, {text}"
         if variable:
             return Mistake(variable, None, spell(inner), text)
-        line = next(
-            (document.lines[inner[:end]] for end in range(len(inner), 0, -1) if inner[:end] in document.lines), None
-        )
+        line = _nearest(document.lines, inner)
         file = document.file if line is not None or len(self.parts) == 1 else self.file
         return Mistake(file, line, spell(inner), text)
 
-    def _home(self, loc: Loc) -> tuple[Document, Loc]:
+    def spot(self, loc: Loc, near: Loc) -> str:
+        """How a sentence about ``near`` names the place ``loc``."""
+        (document, inner), (here, _) = self.home(loc), self.home(near)
+        return spell(inner) if document is here else f"{spell(inner)} in {document.file}"
+
+    def unsaid(self, loc: Loc) -> bool:
+        """Whether the environment lacks the value at ``loc``, which has been said."""
+        document, inner = self.home(loc)
+        return not _nearest(self.variables, loc) and inner in document.broken
+
+    def home(self, loc: Loc) -> tuple[Document, Loc]:
         """The file that ``loc`` is in, and where it is there."""
         if len(loc) >= 2 and isinstance(loc[0], str) and isinstance(loc[1], int) and canonical(loc[0]) == "mappings":
             for part in self.parts:
@@ -196,6 +204,14 @@ class _Whole(Struct):
         return self.parts[0].document, loc
 
 
+T = TypeVar("T")
+
+
+def _nearest(places: Mapping[Loc, T], loc: Loc) -> T | None:
+    """What ``places`` has for ``loc``, or for the nearest thing around it."""
+    return next((places[loc[:end]] for end in range(len(loc), 0, -1) if loc[:end] in places), None)
+
+
 def _translated(error: ValidationError, whole: _Whole) -> list[Mistake]:
     """The errors of pydantic as sentences about the files."""
     details = [detail for detail in error.errors(include_url=False) if detail["type"] != "default_factory_not_called"]
@@ -205,8 +221,16 @@ def _translated(error: ValidationError, whole: _Whole) -> list[Mistake]:
         inside = any(other[: len(loc)] == loc and len(other) > len(loc) for other in places)
         if detail["type"] == "too_short" and inside:
             continue  # pydantic counts the items that were fine
+        if whole.unsaid(loc) or (not whole.readable and _may_stand_elsewhere(loc)):
+            continue
         mistakes.append(_mistake(detail, loc, whole))
     return mistakes
+
+
+def _may_stand_elsewhere(loc: Loc) -> bool:
+    """Whether what is missed at ``loc`` may be in a file that could not be read: mappings, a target's name."""
+    names = [canonical(part) for part in loc if isinstance(part, str)]
+    return names in (["mappings"], ["mappings", "target"])
 
 
 def _place(detail: ErrorDetails) -> Loc:
@@ -220,6 +244,8 @@ _STEPS = ("<name>", "<inline>", "[key]")
 def _mistake(detail: ErrorDetails, loc: Loc, whole: _Whole) -> Mistake:
     context = detail.get("ctx", {})
     text, shows = sentence(detail["type"], context, detail["msg"])
+    if other := context.get("other"):
+        text = text.replace("{other}", whole.spot(other, loc))
     if detail["type"] == "extra_forbidden":
         text = _unknown(loc, whole)
     elif detail["type"] == "string_type" and isinstance(detail["input"], bool | int | float):

@@ -128,6 +128,8 @@ def near_word(value: object, context: Context) -> str:
     words = re.findall(r"'([^']*)'", str(context.get("expected", "")))
     if not isinstance(value, str):
         return ""
+    if len(words) == 1:
+        return ""  # the sentence names it already
     near = difflib.get_close_matches(value.upper(), [word.upper() for word in words], n=1, cutoff=0.7)
     return next((f", did you mean {word}?" for word in words if [word.upper()] == near), "")
 

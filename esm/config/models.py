@@ -71,7 +71,7 @@ class AwsConfig(ConfigModel):
         return self.endpoint_urls.get(service, self.endpoint_url)
 
 
-SERVICES = ("sqs", "kinesis", "dynamodb", "dynamodbstreams", "lambda", "secretsmanager", "sts")
+SERVICES = ("sqs", "kinesis", "dynamodb", "dynamodbstreams", "lambda", "secretsmanager")
 
 
 class SqliteLeases(ConfigModel):
@@ -128,7 +128,7 @@ class Config(ConfigModel):
         for mapping in self.mappings:
             if "uuid" not in mapping.model_fields_set:
                 # Frozen for everyone else; nobody has seen this mapping yet.
-                mapping.__dict__["uuid"] = mapping_uuid(self.worker.fleet, mapping.name)
+                object.__setattr__(mapping, "uuid", mapping_uuid(self.worker.fleet, mapping.name))
         return self
 
     def target_of(self, mapping: MappingConfig) -> ResolvedTarget:
@@ -166,24 +166,24 @@ def _once(places: Places, *path: str) -> Iterator[Breach]:
         for key, value in find(mapping, *path):
             text = value.lower() if path == ("uuid",) and isinstance(value, str) else value
             if isinstance(text, str) and seen.setdefault(text, loc) != loc:
-                yield Breach((*loc, *key), f"{_spell(seen[text])} has it too", shows=True)
-
-
-def _spell(loc: Loc) -> str:
-    return f"{loc[0]}[{loc[1]}]"
+                yield Breach((*loc, *key), "{other} has it too", shows=True, other=seen[text])
 
 
 def _pairs_once(places: Places) -> Iterator[Breach]:
     """Two enabled mappings do not bring the same source to the same target (mapping-parameters 5.2, rule 31)."""
     seen: dict[str, Loc] = {}
     for loc, mapping in places:
-        source = [given(mapping, "event_source_arn"), given(mapping, "self_managed_event_source")]
+        source = [given(mapping, "event_source_arn"), given(mapping, *_BROKERS)]
         target = [given(mapping, "function_name"), given(mapping, "target")]
         if not any(source) or not any(target) or given(mapping, "enabled") in (False, "false"):
             continue
         pair = repr([*source, given(mapping, "topics"), *target])
         if seen.setdefault(pair, loc) != loc:
-            yield Breach(loc, f"the same source and target as {_spell(seen[pair])}; disable or delete one of them")
+            text = "the same source and target as {other}; disable or delete one of them"
+            yield Breach(loc, text, other=seen[pair])
+
+
+_BROKERS = ("self_managed_event_source", "endpoints", "kafka_bootstrap_servers")
 
 
 def _known_targets(places: Places, targets: object) -> Iterator[Breach]:

@@ -7,6 +7,7 @@ from esm.config.mapping import MappingConfig
 from esm.config.models import Config, MemoryLeases
 from esm.config.sources import NETWORK, SourceKind
 
+_SHARDED = (SourceKind.KINESIS, SourceKind.DYNAMODB)
 NO_EFFECT = ("provisioned_poller_config", "metrics_config", "logging_config", "tags")
 
 
@@ -18,7 +19,7 @@ def notices(config: Config) -> Iterator[tuple[Loc, str]]:
             yield (*loc, *key), text
     yield from _shared_queues(config)
     yield from _targets(config)
-    shards = [each.name for each in config.mappings if each.kind in (SourceKind.KINESIS, SourceKind.DYNAMODB)]
+    shards = [each.name for each in config.mappings if each.enabled and each.kind in _SHARDED]
     if shards and isinstance(config.leases.store, MemoryLeases):
         yield ("leases", "memory"), f"a restart forgets the positions of {', '.join(shards)}"
 
@@ -34,7 +35,7 @@ def _no_effect(mapping: MappingConfig) -> Iterator[tuple[Loc, str]]:
 
 
 def _retries(mapping: MappingConfig) -> Iterator[tuple[Loc, str]]:
-    if mapping.kind is SourceKind.SQS:  # the queue's own redrive policy decides
+    if mapping.kind is SourceKind.SQS or not mapping.enabled:  # a queue's own redrive policy decides
         return
     endless = mapping.maximum_retry_attempts == -1 and mapping.maximum_record_age_in_seconds == -1
     lane = "partition" if mapping.kind is SourceKind.KAFKA else "shard"
@@ -44,6 +45,8 @@ def _retries(mapping: MappingConfig) -> Iterator[tuple[Loc, str]]:
         yield (), text
     elif endless:
         yield ("destination_config",), f"nothing is ever discarded, so the destination stays unused; {cure}"
+    elif mapping.on_failure is None:
+        yield (), "what its limits discard is counted and logged, but kept nowhere; set a destination_config"
 
 
 def _shared_queues(config: Config) -> Iterator[tuple[Loc, str]]:

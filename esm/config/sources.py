@@ -118,7 +118,12 @@ def _group(text: str) -> str:
 
 
 Brokers = Annotated[
-    tuple[Annotated[str, AfterValidator(_broker)], ...], BeforeValidator(_split), Field(min_length=1, max_length=10)
+    tuple[Annotated[str, AfterValidator(_broker)], ...],
+    BeforeValidator(_split),
+    Field(min_length=1, max_length=10),
+    WithJsonSchema(
+        {"anyOf": [{"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 10}, {"type": "string"}]}
+    ),
 ]
 Topic = Annotated[str, AfterValidator(_topic)]
 ConsumerGroupId = Annotated[str, AfterValidator(_group)]
@@ -212,9 +217,10 @@ class ScalingConfig(ConfigModel):
 
 
 def _queue(text: str) -> str:
-    if text and (arn := queue_arn(text)) is None:
+    arn = queue_arn(text)
+    if text and arn is None:
         raise mistaken("expected the ARN of an SQS queue, arn:aws:sqs:region:account:queue")
-    if text and arn is not None and arn.resource.endswith(".fifo"):
+    if arn is not None and arn.resource.endswith(".fifo"):
         raise mistaken("a FIFO queue cannot be a destination; use a standard queue")
     return text
 
@@ -264,20 +270,25 @@ class ProvisionedPollerConfig(ConfigModel):
     """AWS's provisioned mode; of no effect here."""
 
     minimum_pollers: Annotated[Whole, Field(ge=1, le=200)] | None = None
+    """The fewest pollers."""
     maximum_pollers: Annotated[Whole, Field(ge=1, le=10_000)] | None = None
+    """The most pollers."""
     poller_group_name: Annotated[str, Field(max_length=128)] | None = None
+    """Kafka: mappings that share pollers."""
 
 
 class MetricsConfig(ConfigModel):
     """AWS's choice of metrics; of no effect here, /metrics has all of them."""
 
     metrics: Annotated[tuple[Literal["EventCount", "ErrorCount", "KafkaMetrics"], ...], Field(max_length=3)] = ()
+    """Groups of metrics."""
 
 
 class LoggingConfig(ConfigModel):
     """AWS's log level of a mapping; of no effect here, see --log-level."""
 
     system_log_level: Literal["DEBUG", "INFO", "WARN"] | None = None
+    """The least that is logged."""
 
 
 # --- times and ages ------------------------------------------------------------------------------------------------

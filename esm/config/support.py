@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from msgspec import Struct
 
-from esm.config.base import Breach, find, truth, whole
+from esm.config.base import Breach, find, given, truth, whole
 from esm.config.sources import SourceKind
 
 SQS, KINESIS, DYNAMODB, KAFKA = SourceKind  # in the order of its members
@@ -13,7 +13,7 @@ ORDERED = SHARDS | {KAFKA}
 
 APPLIES: dict[str, frozenset[SourceKind]] = {  # an option that is absent here applies to every source
     "starting_position": ORDERED,
-    "starting_position_timestamp": ORDERED,
+    "starting_position_timestamp": frozenset({KINESIS, KAFKA}),
     "parallelization_factor": SHARDS,
     "tumbling_window_in_seconds": SHARDS,
     "maximum_retry_attempts": ORDERED,
@@ -58,8 +58,8 @@ def _starts(*prefixes: str) -> Callable[[object], bool]:
     return lambda value: isinstance(value, str) and value.startswith(prefixes)
 
 
-def _is(*words: str) -> Callable[[object], bool]:
-    return lambda value: value in words
+def _of_type(*words: str) -> Callable[[object], bool]:
+    return lambda value: given(value, "type") in words
 
 
 def _service(name: str, *inside: str) -> Callable[[object], bool]:
@@ -83,7 +83,7 @@ def _set(value: object) -> bool:
 
 SOURCE = ("event_source_arn",)
 FAILED = ("destination_config", "on_failure", "destination")
-ACCESS = ("source_access_configurations", "*", "type")
+ACCESS = ("source_access_configurations", "*")
 KAFKA_CONFIG = ("self_managed_kafka_event_source_config", "schema_registry_config")
 OAUTH = ("OAUTHBEARER_AUTH", "OAUTHBEARER_SCOPE", "OAUTHBEARER_AUDIENCE", "OAUTHBEARER_LOGICAL_CLUSTER")
 
@@ -107,8 +107,8 @@ NOT_YET: tuple[NotYet, ...] = (  # an issue that builds one of these deletes its
     NotYet("mapping", FAILED, "a Kafka topic as a destination", _starts("kafka://")),
     NotYet("mapping", FAILED, "a URL as a destination", _starts("http://", "https://")),
     NotYet("mapping", FAILED, "a file as a destination", _starts("file:")),
-    NotYet("mapping", ACCESS, "a login by IAM", _is("IAM_AUTH", "IAM_OAUTHBEARER_AUTH")),
-    NotYet("mapping", ACCESS, "a login by OAuth", _is(*OAUTH, "OAUTHBEARER_IDENTITY_POOL")),
+    NotYet("mapping", ACCESS, "a login by IAM", _of_type("IAM_AUTH", "IAM_OAUTHBEARER_AUTH")),
+    NotYet("mapping", ACCESS, "a login by OAuth", _of_type(*OAUTH, "OAUTHBEARER_IDENTITY_POOL")),
     NotYet("mapping", KAFKA_CONFIG, "a schema registry", _set),
     NotYet("mapping", ("amazon_managed_kafka_event_source_config",), "an MSK cluster"),
     NotYet("leases", ("dynamodb",), "a lease table in DynamoDB"),

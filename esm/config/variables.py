@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Mapping
+from typing import cast
 
 from esm.config.base import Loc, canonical
-from esm.config.mistakes import Mistake
+from esm.config.mistakes import Mistake, guess
 
 OVERLAID = ("worker", "admin", "aws", "leases")
 """Sections whose settings are also variables."""
@@ -60,21 +61,24 @@ def overlay(data: dict[str, object], environ: Mapping[str, str]) -> tuple[dict[L
         elif section in ("targets", "mappings"):
             text = f"{section} are not set by variables; write ${{NAME}} in the file"
             mistakes.append(Mistake(variable, None, "", text))
+        else:
+            near = guess(section, OVERLAID) or f", expected one of {', '.join(OVERLAID)}"
+            mistakes.append(Mistake(variable, None, "", f"there is no section {section}{near}"))
     return origins, mistakes
 
 
 def _put(data: dict[str, object], path: list[str], value: str) -> Loc | None:
-    """Set ``path``, in the spelling that ``data`` has already; None where something else than a mapping is in the way."""
+    """Set ``path``, in the spelling that ``data`` has already; None where no mapping of settings stands in the way."""
     here, loc = data, list[str]()
     for part in path[:-1]:
         key = _spelt(here, part)
         loc.append(key)
         below = here.get(key)
         if below is None:
-            below = here[key] = {}
+            below = here[key] = dict[str, object]()
         if not isinstance(below, dict):
             return None
-        here = below
+        here = cast("dict[str, object]", below)
     key = _spelt(here, path[-1])
     here[key] = {} if value.strip() == "{}" else value
     return (*loc, key)
