@@ -1,10 +1,10 @@
 """The ``esm`` command.  Each of its commands lives in a file of its own, and only the one that runs is imported."""
 
 import importlib
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from esm.cli.output import say
 
@@ -12,35 +12,32 @@ COMMANDS = {
     "run": ("esm.cli.run:run", "Run the mappings of a configuration until told to stop."),
     "validate": ("esm.cli.validate:validate", "Check a configuration without touching anything."),
     "schema": ("esm.cli.schema:schema", "Print the JSON Schema of the configuration."),
-    "demo": ("esm.cli.demo:demo", "Watch records of four sources arrive, with poison among them and none lost."),
+    "demo": ("esm.cli.demo:demo", "See records of four sources arrive, poison set aside, none lost."),
 }
 """Command → where its function is, and one line of help; typer's annotations are the function's own."""
 
 
 class LazyCommands(TyperGroup):
-    """Finds commands in ``COMMANDS``: ``validate`` pays neither for the engine nor for the vendors' clients."""
+    """Imports the one command that runs: ``validate`` pays neither for the engine nor for the vendors' clients.
 
-    loaded: ClassVar[dict[str, Any]] = {}
+    Help, completion and the guess for a misspelt command know the names and one line of each, and import none.
+    """
 
-    def list_commands(self, ctx: Any) -> list[str]:  # click's own context, which typer does not export
-        """The names, in the order of their use."""
-        return list(COMMANDS)
+    def __init__(self, **settings: Any) -> None:  # typer's own, handed on
+        super().__init__(**settings)
+        self.commands = {name: TyperCommand(name, help=text) for name, (_, text) in COMMANDS.items()}
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command, imported now; None for a name that there is not."""
-        if cmd_name not in COMMANDS:
-            return None
-        if cmd_name not in self.loaded:
-            module, _, function = COMMANDS[cmd_name][0].partition(":")
-            alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-            alone.command(cmd_name)(getattr(importlib.import_module(module), function))
-            self.loaded[cmd_name] = typer.main.get_command(alone)
-        return self.loaded[cmd_name]
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # click's context and command, which typer hides
+        """The name, the command itself, the arguments that are left.  Raises click's UsageError for an unknown name."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, _imported(name) if name in COMMANDS else command, rest
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """The list of commands in the help, without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+def _imported(name: str) -> Any:
+    module, _, function = COMMANDS[name][0].partition(":")
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    alone.command(name, short_help=COMMANDS[name][1])(getattr(importlib.import_module(module), function))
+    return typer.main.get_command(alone)
 
 
 app = typer.Typer(
