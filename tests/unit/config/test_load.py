@@ -92,6 +92,10 @@ def test_every_mistake_of_a_file_is_reported_at_once_with_line_path_found_and_al
         ("maping: 1\n" + mapping_of("SQS"), "1: maping: unknown, did you mean mappings?"),
         ("zzz: 1\n" + mapping_of("SQS"), "1: zzz: unknown"),
         (
+            "leases: {failover_time_in_seconds: 10}\n" + mapping_of("SQS"),
+            "1: leases.failover_time_in_seconds: the sharing of leases is not supported yet",
+        ),
+        (
             "worker: {fleet: 'a b'}\n" + mapping_of("SQS"),
             (
                 "1: worker.fleet: 'a b', expected 1 to 128 letters, digits, "
