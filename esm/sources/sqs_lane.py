@@ -95,9 +95,7 @@ class SqsLane:
         answers = await self._receives.receive(counts, seconds)
         full, largest = 0, 1
         for count, answer in zip(counts, answers, strict=True):
-            if isinstance(answer, AwsFailure):
-                self._errors.inc()
-            else:
+            if not isinstance(answer, AwsFailure):
                 full += len(answer) == count
                 largest = max(largest, sum(record.size for record in answer))
         self._at_once = min(RECEIVES_AT_ONCE, max(1, 2 * full))
@@ -111,6 +109,7 @@ class SqsLane:
             self._failing_since = self._now()
         if not failure.passing or self._now() - self._failing_since >= FAILING_SECONDS:
             raise LaneFailed(failure.sentence)
+        self._errors.inc()  # the last one, which leaves read, is counted by whoever sees it
         if self._failures == 1:  # one line for an outage, not one a call
             log.warning("sqs_receive_failing", mapping=self.id.mapping, lane=self.id.name, error=failure.sentence)
         await anyio.sleep(max(BACKOFF.delay(self._failures, self._jitter), min(failure.retry_after or 0, LONGEST_POLL)))

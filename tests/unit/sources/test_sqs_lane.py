@@ -203,6 +203,7 @@ async def test_trouble_that_waiting_does_not_cure_closes_the_lane_at_once(code: 
         with pytest.raises(LaneFailed, match=f"SQS queue orders in eu-west-1.* {said}"):
             await b.lane.read(10, SIZE, 20)
         assert len(b.queue.receives) == 1
+        assert errors(b) == 0, "the reader counts what leaves a read"
 
 
 # -- receipts
