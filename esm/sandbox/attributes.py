@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from typing import Any, TypeAlias, cast
 
 from esm.sandbox.wire import AwsError
@@ -14,6 +14,9 @@ Item: TypeAlias = dict[str, Value]
 
 Canon: TypeAlias = tuple[str, Any]
 """A value that equals another exactly when AWS says so; of types S, N and B also ordered."""
+
+DIGITS = Context(prec=38)
+"""Numbers of DynamoDB have 38 digits."""
 
 
 def canon(value: Value) -> Canon:
@@ -56,7 +59,7 @@ def number(text: str) -> Decimal:
 
 def number_text(value: Decimal) -> str:
     """A number as DynamoDB writes it: no exponent, no trailing zeros."""
-    plain = format(value.normalize(), "f")
+    plain = format(value.normalize(DIGITS), "f")
     return plain if value else "0"
 
 

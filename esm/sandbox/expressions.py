@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias, cast
 
-from esm.sandbox.attributes import Item, Value, canon, number, number_text, size_of
+from esm.sandbox.attributes import DIGITS, Item, Value, canon, number, number_text, size_of
 from esm.sandbox.wire import AwsError
 
 Step: TypeAlias = str | int
@@ -29,18 +29,15 @@ _RESERVED = frozenset(
         "ARRAY",
         "AT",
         "ATTRIBUTE",
-        "ATTRIBUTES",
         "BATCH",
         "BEGIN",
         "BETWEEN",
         "BINARY",
         "BLOCK",
-        "BUCKETS",
         "BY",
         "BYTE",
         "CHARACTER",
         "CHECK",
-        "CLEAR",
         "COLLECTION",
         "COLUMN",
         "COMMENT",
@@ -60,10 +57,7 @@ _RESERVED = frozenset(
         "EACH",
         "ELEMENT",
         "END",
-        "EPOCH",
         "ERROR",
-        "ERRORS",
-        "EVENT",
         "EXISTS",
         "EXIT",
         "FAIL",
@@ -73,13 +67,10 @@ _RESERVED = frozenset(
         "FROM",
         "FUNCTION",
         "GENERAL",
-        "GENERATED",
         "GET",
         "GROUP",
         "HASH",
-        "HOST",
         "HOUR",
-        "ID",
         "IDENTIFIED",
         "IN",
         "INDEX",
@@ -99,7 +90,6 @@ _RESERVED = frozenset(
         "LOCATION",
         "LOCK",
         "LOG",
-        "LOGS",
         "MAP",
         "MAX",
         "MEMBER",
@@ -113,7 +103,6 @@ _RESERVED = frozenset(
         "NAMES",
         "NEXT",
         "NO",
-        "NODE",
         "NOT",
         "NULL",
         "NUMBER",
@@ -123,16 +112,13 @@ _RESERVED = frozenset(
         "OLD",
         "ON",
         "OPEN",
-        "OPERATION",
         "OR",
         "ORDER",
         "OUTPUT",
         "OWNER",
-        "PAGE",
         "PARTITION",
         "PATH",
         "PERCENT",
-        "POLICY",
         "POSITION",
         "PRIMARY",
         "PRIVATE",
@@ -146,13 +132,11 @@ _RESERVED = frozenset(
         "REFERENCE",
         "REGION",
         "RELEASE",
-        "REMOVE",
         "REPLACE",
         "REQUEST",
         "RESOURCE",
         "RESPONSE",
         "RESULT",
-        "RETRY",
         "RETURN",
         "ROLE",
         "ROW",
@@ -174,8 +158,6 @@ _RESERVED = frozenset(
         "STRING",
         "SYSTEM",
         "TABLE",
-        "TARGET",
-        "TASK",
         "TIME",
         "TIMESTAMP",
         "TO",
@@ -191,7 +173,6 @@ _RESERVED = frozenset(
         "UUID",
         "VALUE",
         "VALUES",
-        "VERSION",
         "VIEW",
         "WAIT",
         "WHEN",
@@ -612,7 +593,7 @@ def _arithmetic(left: Value, sign: str, right: Value) -> Value:
     if "N" not in left or "N" not in right:
         raise invalid("An operand in the update expression has an incorrect data type")
     one, other = number(left["N"]), number(right["N"])
-    return {"N": number_text(one + other if sign == "+" else one - other)}
+    return {"N": number_text(DIGITS.add(one, other) if sign == "+" else DIGITS.subtract(one, other))}
 
 
 def _added(old: Value | None, more: Value) -> Value:

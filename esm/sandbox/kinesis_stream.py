@@ -4,6 +4,7 @@ import base64
 import bisect
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Sequence
 
 from esm.sandbox.shardlog import Entry, GeneratedLog, ShardLog, StoredLog
@@ -147,7 +148,8 @@ class Stream:
             position = int.from_bytes(hashlib.md5(key.encode(), usedforsecurity=False).digest(), "big")
         index = bisect.bisect_right(self._open, position, key=lambda shard: shard.start_hash) - 1
         shard = self._open[index]
-        return shard.id, shard.put(key, data, self._clock.now())
+        at = math.floor(self._clock.now() * 1000) / 1000  # arrival times have milliseconds, no more
+        return shard.id, shard.put(key, data, at)
 
     def put_many(self, records: Iterable[tuple[str, bytes]]) -> None:
         """Append (partition key, data) pairs without HTTP."""

@@ -37,7 +37,8 @@ _MOST_SECONDS_AHEAD = 600.0
 class KinesisSource:
     """A stream, before it is reached.
 
-    ``role`` tells what events show as `invokeIdentityArn`; it is asked when a shard is opened.  ``endpoint_url`` is the mapping's own; see ``AwsClients.endpoint``.
+    ``role`` tells what events show as `invokeIdentityArn`; it is asked when a shard is opened.  ``endpoint_url`` is the
+    mapping's own; see ``AwsClients.endpoint``.
     """
 
     def __init__(

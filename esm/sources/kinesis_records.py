@@ -73,8 +73,13 @@ def since(found: "Sequence[RecordTypeDef]", moment: float) -> "Sequence[RecordTy
 
     Arrival times are told in milliseconds, so those of the moment's own millisecond are kept.
     """
-    oldest = math.floor(moment * 1000) / 1000
+    oldest = millisecond(moment)
     for index, one in enumerate(found):
         if one["ApproximateArrivalTimestamp"].timestamp() >= oldest:
             return found[index:]
     return ()
+
+
+def millisecond(moment: float) -> float:
+    """The millisecond of ``moment``, epoch seconds: arrival times are no finer."""
+    return math.floor(round(moment * 1000, 3)) / 1000  # 1767222000.123 × 1000 is a little less than …123

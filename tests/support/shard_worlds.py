@@ -118,6 +118,11 @@ class AwsServer:
         assert self._sandbox is not None
         return self._sandbox
 
+    def advance(self, seconds: float) -> None:
+        """Move its clock forward; nothing where it is not ours."""
+        if self._sandbox is not None:
+            self._sandbox.clock.advance(seconds)
+
     async def client(self, service: Any) -> Any:
         """The worker's own client."""
         return await self.clients.client(service, REGION, self.url)
@@ -182,8 +187,7 @@ class KinesisWorld:
             )
 
     async def pass_time(self, seconds: float) -> None:
-        if self.server._sandbox is not None:
-            self.server.sandbox.clock.advance(seconds)
+        self.server.advance(seconds)
 
     def data_of(self, record: Record) -> str:
         found: bytes = msgspec.json.decode(record.entry, type=_KinesisEntry).kinesis.data
@@ -243,8 +247,7 @@ class DynamoDBWorld:
             await calls.put_item(TableName=self.table, Item={"pk": {"S": uuid.uuid4().hex}, "data": {"S": one}})
 
     async def pass_time(self, seconds: float) -> None:
-        if self.server._sandbox is not None:
-            self.server.sandbox.clock.advance(seconds)
+        self.server.advance(seconds)
 
     def data_of(self, record: Record) -> str:
         return str(msgspec.json.decode(record.entry)["dynamodb"]["NewImage"]["data"]["S"])
