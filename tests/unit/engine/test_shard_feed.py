@@ -290,13 +290,17 @@ class TestParentsAndChildren:
             assert (await world.rows())[S0].children == (S1, S2)
 
     async def test_an_end_that_comes_while_leases_are_looked_at_is_not_overlooked(self, world: World) -> None:
-        async with world.running() as worker:
-            await worker.until(lambda: worker.lanes)
-            world.store.slow = 0.3
-            await anyio.sleep(60.1)  # the scan behind the listing of this minute is under way
-            left, _ = world.stream.split(S0)
-            world.put(left, "child")
-            await worker.until(lambda: has(worker, "child"), within=8)
+        async with world.source().connect() as (feed, _):
+            granted = await feed.change()
+            assert isinstance(granted, Granted)
+            async with granted.lane as lane:
+                world.store.slow = 0.3
+                await anyio.sleep(60.1)  # the scan behind the listing of this minute is under way
+                world.stream.split(S0)
+                chunk = await lane.read(1, 1, 1)
+                await lane.settle([], Mark(None, ended=chunk.ended))
+                with anyio.fail_after(5):
+                    assert (await feed.change()).id.name in (S1, S2)
 
     async def test_an_end_that_could_not_be_stored_is_stored_later(self, world: World) -> None:
         async with world.running() as worker:
