@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,13 @@ def sandbox_process(*options: str, cwd: Path | None = None) -> Iterator[SandboxP
 @asynccontextmanager
 async def aws_clients(url: str) -> AsyncIterator[AwsClients]:
     """Our clients, with credentials that are as good as any, for the sandbox at ``url``."""
+    async with AwsClients(AwsSettings(endpoint_url=url), _session()) as clients:
+        yield clients
+
+
+@cache
+def _session() -> AioSession:
+    """One for all tests: it keeps the models of services, which take most of the time of a client's start."""
     session = AioSession()
     session.set_credentials("AKIDSANDBOX", "secret-of-the-sandbox")
-    async with AwsClients(AwsSettings(endpoint_url=url), session) as clients:
-        yield clients
+    return session
