@@ -69,7 +69,7 @@ class RecordsKind:
 
     def named(self, identifier: Json) -> str | None:
         """See EventKind."""
-        return identifier if isinstance(identifier, str) and identifier else None
+        return identifier if isinstance(identifier, str) else None
 
     def batch_info(self, lane: LaneId, records: Sequence[Record]) -> tuple[str, Json]:
         """See EventKind."""
@@ -151,7 +151,7 @@ class KafkaKind:
         if not isinstance(identifier, dict):
             return None
         partition, offset = identifier.get("partition"), identifier.get("offset")
-        if not isinstance(partition, str) or not isinstance(offset, int) or isinstance(offset, bool):
+        if not isinstance(partition, str) or not isinstance(offset, int):
             return None
         return f"{partition}:{offset}"
 

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Protocol
 
-from esm.domain.record import Chunk, LaneEnd, Mark, Position, Record
+from esm.domain.record import Chunk, Mark, Position, Record
 
 MOST_RANGES = 100
 
@@ -59,7 +59,6 @@ class LaneProgress:
         self._last: Position | None = None  # the last record read; its successor is not known yet
         self._read = 0
         self._inherited: Sequence[_Range] = resumed.above if resumed else ()
-        self._ended: LaneEnd | None = None
         self.size = 0
 
     @property
@@ -80,7 +79,6 @@ class LaneProgress:
             self._hold(chunk.records)
         if chunk.through is not None and (self._tip is None or chunk.through > self._tip):
             self._tip = chunk.through
-        self._ended = chunk.ended or self._ended
 
     def _hold(self, records: Sequence[Record]) -> None:
         ats = [(record.position, record.sub) for record in records]
@@ -103,19 +101,15 @@ class LaneProgress:
         self.size -= sum([len(record.entry) for record in records])
 
     def mark(self) -> Mark | None:
-        """See Holdings; None while nothing is settled at all.  Says ``ended`` once all up to the lane's end is."""
-        for number, before, _, _ in self._held.values():
-            missing = self._read - number - len(self._held)
-            through, ended = before, None
+        """See Holdings; None while nothing is settled at all.  The end of a lane is its pipeline's to add."""
+        through, missing = self._tip, 0
+        for number, before, _, _ in self._held.values():  # the first one alone
+            through, missing = before, self._read - number - len(self._held)
             break
-        else:
-            missing, through, ended = 0, self._tip, self._ended
         above = self._above(missing) if missing else ()
         if self._inherited:
             above = self._with_inherited(through, above)
-        if through is None and not above and ended is None:
-            return None
-        return Mark(through, above=above, ended=ended)
+        return Mark(through, above=above) if through is not None or above else None
 
     def _above(self, missing: int) -> tuple[_Range, ...]:
         """Settled ranges behind the first held record, which hold ``missing`` records; the first hundred."""

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esm.domain.holdings import MOST_RANGES, LaneProgress, QueueHoldings
-from esm.domain.record import Chunk, LaneEnd, Mark, Position, Record
+from esm.domain.record import Chunk, Mark, Position, Record
 from tests.support.delivery import NOON, QUEUE, batch_of, record
 
 
@@ -98,20 +98,6 @@ class TestTheMarkOfAnOrderedLane:
         assert MOST_RANGES == len(mark.above) == 100
         assert mark.above[0] == ((2, 0), (2, 0))
         assert mark.above[-1] == ((200, 0), (200, 0))
-
-    def test_says_that_the_lane_has_ended_once_all_of_it_is_settled(self) -> None:
-        end = LaneEnd(("child-1", "child-2"))
-        progress = took(1)
-        progress.took(Chunk(records(2), (5, 0), ended=end))
-        progress.settled(records(1))
-        assert progress.mark() == Mark((1, 0))
-        progress.settled(records(2))
-        assert progress.mark() == Mark((5, 0), ended=end)
-
-    def test_says_that_an_empty_lane_has_ended(self) -> None:
-        progress = LaneProgress()
-        progress.took(Chunk(ended=LaneEnd()))
-        assert progress.mark() == Mark(None, ended=LaneEnd())
 
 
 class TestALaneThatWasResumed:

@@ -230,6 +230,10 @@ class TestARefusal:
     def test_does_not_lengthen_the_pause_after_a_failure(self) -> None:
         assert walked(delivery(jitter=0.0), in_turn(REFUSED, BROKEN)).pauses == [0.475, 0.19]
 
+    def test_after_a_failure_backs_off_from_the_beginning(self) -> None:
+        answer = in_turn(REFUSED, REFUSED, BROKEN, REFUSED)
+        assert walked(delivery(jitter=0.0), answer).pauses == [0.475, 0.95, 0.19, 0.475]
+
     def test_between_failures_leaves_their_count(self) -> None:
         walk = walked(delivery("1"), in_turn(BROKEN, REFUSED, BROKEN))
         assert walk.steps == ["invoke 1", "invoke 1", "invoke 1", "discard 1"]
