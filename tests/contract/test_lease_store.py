@@ -185,6 +185,30 @@ async def test_a_lease_that_was_given_up_is_free_with_its_mark(store: LeaseStore
     assert (await store.take(free, "w2")) is not None
 
 
+async def test_giving_up_again_after_the_reply_was_lost_changes_nothing(store: LeaseStore) -> None:
+    held = await taken(store)
+    await store.give_up(held)
+    free = await only(store)
+    await store.give_up(held)
+    assert await only(store) == free
+
+
+async def test_giving_up_after_a_renewal_whose_reply_was_lost_frees_the_lease(store: LeaseStore) -> None:
+    held = await taken(store)
+    await kept(store, held, FAR)
+    await store.give_up(held)
+    free = await only(store)
+    assert (free.owner, free.mark) == (None, FAR)
+
+
+async def test_a_former_owner_that_took_it_anew_is_not_freed_by_its_older_self(store: LeaseStore) -> None:
+    held = await taken(store)
+    await store.give_up(held)
+    anew = await store.take(await only(store), "w1")
+    await store.give_up(held)
+    assert await only(store) == anew
+
+
 async def test_giving_up_what_another_took_changes_nothing(store: LeaseStore) -> None:
     held = await taken(store)
     stolen = await store.take(held, "w2")

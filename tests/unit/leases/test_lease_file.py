@@ -156,6 +156,18 @@ class TestThePlace:
         with pytest.raises(LeaseStoreFailed, match=r"on a network file system \(nfs4\), where two workers could own"):
             check_place(Path("/mnt/shared/esm.db"), MOUNTS)
 
+    async def test_on_a_network_disk_is_refused_behind_a_link_too(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "mounted").mkdir()
+        (tmp_path / "var").symlink_to(tmp_path / "mounted")
+        mounts = f"/dev/vda / ext4 rw 0 0\nfiles:/export {tmp_path}/mounted nfs4 rw 0 0\n"
+        monkeypatch.setattr("esm.leases.lease_file._mounts", lambda: mounts)
+        with pytest.raises(LeaseStoreFailed, match=r"mounted/esm\.db is on a network file system \(nfs4\)"):
+            async with SqliteLeases(tmp_path / "var" / "esm.db"):
+                pass
+        assert list((tmp_path / "mounted").iterdir()) == []
+
     @pytest.mark.parametrize("path", ["/container/esm.db", "/run dir/esm.db"])
     def test_that_forgets_is_warned_of(self, path: str) -> None:
         with capture_logs() as logs:
