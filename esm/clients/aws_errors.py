@@ -72,7 +72,7 @@ class AwsFailure(Struct, frozen=True):
 
     kind: Kind
     code: str
-    """AWS's code without a prefix (``QueueDoesNotExist``), or the name of botocore's class."""
+    """AWS's code without a prefix (``NonExistentQueue``), or the name of botocore's class."""
     sentence: str
     """Whole, for an operator: what was found, where, what to do.  Never a payload or a secret."""
     status: int | None = None
