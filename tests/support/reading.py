@@ -20,8 +20,9 @@ from esm.telemetry.metrics import Metrics
 class Reading:
     """What one worker read; ``holds_back`` says which records it does not settle."""
 
-    def __init__(self, feed: LaneFeed, holds_back: Callable[[Record], bool]) -> None:
+    def __init__(self, feed: LaneFeed, holds_back: Callable[[Record], bool], text: Callable[[Record], str]) -> None:
         self._feed = feed
+        self._text = text
         self._holds_back = holds_back
         self._open: dict[LaneId, anyio.CancelScope] = {}
         self.delivered: list[str] = []
@@ -69,7 +70,7 @@ class Reading:
             while ended is None:
                 chunk = await lane.read(100, 1_000_000, 20)
                 progress.took(chunk)
-                self.delivered += [data(record) for record in chunk.records]
+                self.delivered += [self._text(record) for record in chunk.records]
                 progress.settled([record for record in chunk.records if not self._holds_back(record)])
                 ended = chunk.ended if not progress.count else None
                 mark = progress.mark()
@@ -104,7 +105,15 @@ def data(record: Record) -> str:
 class Worker:
     """Makes workers of one mapping over one stream and one store."""
 
-    def __init__(self, stream: ShardSource, store: LeaseStore, clock: Clock, failover: float = 9) -> None:
+    def __init__(
+        self,
+        stream: ShardSource,
+        store: LeaseStore,
+        clock: Clock,
+        failover: float = 9,
+        text: Callable[[Record], str] = data,
+    ) -> None:
+        self._text = text
         self.stream, self.store, self.clock, self.failover = stream, store, clock, failover
         self.metrics = Metrics("0").mapping("clicks", "kinesis")
 
@@ -133,7 +142,7 @@ class Worker:
         """A worker that reads until the context ends, and stops as a pipeline does."""
         raised: Any = None
         async with self.source(owner, starting).connect() as (feed, _):
-            reading = Reading(feed, holds_back)
+            reading = Reading(feed, holds_back, self._text)
             try:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(reading.run)
