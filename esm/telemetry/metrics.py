@@ -22,7 +22,7 @@ class Metrics:
     """All metrics of one worker, on a registry of their own."""
 
     def __init__(self, version: str) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves this one function untyped
         self.registry = registry = CollectorRegistry()
         each = ["mapping"]
         self.polled = Counter(
