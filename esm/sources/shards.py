@@ -102,7 +102,6 @@ class ReadFailures:
 
     def failed(self, failure: AwsFailure) -> float:
         """When to try again (elapsed).  Raises LaneFailed where that makes no sense, or made none for too long."""
-        self._errors.inc()
         now = self._clock.instant().elapsed
         if not failure.passing:
             raise LaneFailed(failure.sentence)
@@ -111,6 +110,7 @@ class ReadFailures:
         self._times += 1
         if now - self._since > FAILING_SECONDS:
             raise LaneFailed(f"{failure.sentence} It has been so for {now - self._since:.0f} s.")
+        self._errors.inc()  # the last one, which leaves read, is counted by whoever sees it
         if self._times == 1 or now - self._said_at >= _SAY_AGAIN_SECONDS:
             self._said_at = now
             log.warning("shard_not_read", lane=str(self._lane), why=failure.sentence, times=self._times)

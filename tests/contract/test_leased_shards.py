@@ -3,18 +3,25 @@
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
+import anyio
+import msgspec
 import pytest
 
 from esm.domain.leasing import LATEST, lease_key
+from esm.domain.outcome import Outcome, Succeeded
 from esm.domain.record import LaneEnd, Mark
 from esm.leases.memory import MemoryLeases
+from esm.ports import Invocation
 from esm.sandbox import Fault, LoseReply, SandboxClock, Throttle, every
+from esm.targets.memory import MemoryTarget
+from tests.support.engine import World, until
 from tests.support.reading import Worker
 from tests.support.shard_worlds import DynamoDBWorld, KinesisWorld, sandbox_server
 from tests.support.time import LoopClock
 
 pytestmark = pytest.mark.anyio
 
+SETTLED = "esm_records_settled_total"
 WITHIN = 40.0
 """Seconds until a test gives up."""
 
@@ -26,12 +33,20 @@ class Leased(Worker):
         super().__init__(world.source(), MemoryLeases(), time, text=world.data_of)
         self.world, self.time = world, time
 
+    def texts(self, event: bytes) -> Sequence[str]:
+        """What was put, of each record of an event."""
+        return [self.world.text_of(entry) for entry in msgspec.json.decode(event, type=_Event).Records]
+
     async def marks(self) -> dict[str, Mark | None]:
         """The stored mark of each shard."""
         app = f"9f1c/{(await self.stream.discover()).stream}"
         rows = await self.store.leases(app)
         assert all(row.key == lease_key(app, row.shard) for row in rows)
         return {row.shard: row.mark for row in rows}
+
+
+class _Event(msgspec.Struct):
+    Records: list[msgspec.Raw]
 
 
 @pytest.fixture(params=["kinesis", "dynamodb"])
@@ -146,3 +161,27 @@ async def test_throttles_and_lost_replies_repeat_and_lose_nothing(leased: Leased
         await worker.until(lambda: len(worker.delivered) >= 20, WITHIN)
     assert sorted(worker.delivered) == sorted([*names("a", 10), *names("b", 10)])
     assert worker.delivered[:10] == names("a", 10)
+
+
+async def test_an_iterator_that_expires_behind_a_blocked_batch_costs_no_record_and_repeats_none(
+    leased: Leased,
+) -> None:
+    sandbox, open_the_gate = leased.world.server.sandbox, anyio.Event()
+
+    async def rule(call: Invocation) -> Outcome:
+        await open_the_gate.wait()
+        return Succeeded(b"")
+
+    target = MemoryTarget(rule)
+    engine = World(buffer_bytes=1)  # what is being delivered fills it, so nothing is read meanwhile
+    engine.stream(leased.source(), target, batch_size=3)
+    await leased.world.put(*names("a", 5))
+    async with engine.running():
+        await until(lambda: len(target.calls) == 1, WITHIN)
+        sandbox.clock.advance(1000)  # iterators live for 5 minutes, those of DynamoDB for 15
+        await leased.world.put(*names("b", 5))
+        open_the_gate.set()
+        await until(lambda: engine.count(SETTLED, mapping="clicks", outcome="delivered") >= 10, WITHIN)
+    assert [text for call in target.calls for text in leased.texts(call.event)] == [*names("a", 5), *names("b", 5)]
+    expired = [count for (_, outcome), count in sandbox.calls.outcomes.items() if outcome == "ExpiredIteratorException"]
+    assert expired == [1]

@@ -190,8 +190,11 @@ class KinesisWorld:
         self.server.advance(seconds)
 
     def data_of(self, record: Record) -> str:
-        found: bytes = msgspec.json.decode(record.entry, type=_KinesisEntry).kinesis.data
-        return found.decode()
+        return self.text_of(record.entry)
+
+    def text_of(self, entry: bytes | msgspec.Raw) -> str:
+        """What was put, of an entry of an event."""
+        return msgspec.json.decode(entry, type=_KinesisEntry).kinesis.data.decode()
 
     async def split(self, shard: str) -> Sequence[str]:
         return [child.id for child in self.server.sandbox.kinesis.stream(self.name).split(shard)]
@@ -250,7 +253,11 @@ class DynamoDBWorld:
         self.server.advance(seconds)
 
     def data_of(self, record: Record) -> str:
-        return str(msgspec.json.decode(record.entry)["dynamodb"]["NewImage"]["data"]["S"])
+        return self.text_of(record.entry)
+
+    def text_of(self, entry: bytes | msgspec.Raw) -> str:
+        """What was put, of an entry of an event."""
+        return str(msgspec.json.decode(entry)["dynamodb"]["NewImage"]["data"]["S"])
 
     async def split(self, shard: str) -> Sequence[str]:
         stream = self.server.sandbox.streams.stream(self.arn)
