@@ -241,11 +241,14 @@ class MemoryPartition:
         self.committed: Mark | None = None
         self.commits: list[Position] = []
         """Every position that was written, in order."""
+        self.wanted_back = False
         self.generation = 0
         """Which assignment holds it now; an older one may write nothing."""
         self.news = anyio.Event()
         self.read_error: Exception | None = None
         """Raised by the next read, once."""
+        self.on_commit: Callable[[LaneId, Mark], None] = lambda lane, mark: None
+        """Told of each mark before it is stored."""
 
 
 class MemoryGroup:
@@ -290,6 +293,10 @@ class MemoryGroup:
         """Ask for a partition back until ``deadline``, elapsed."""
         self._say(Leaving(self.partitions[partition].lane, deadline))
 
+    def give_back(self, partition: int) -> None:
+        """Grant a partition again as soon as it was left."""
+        self.partitions[partition].wanted_back = True
+
     def lose(self, partition: int) -> None:
         """Give a partition to somebody else at once."""
         found = self.partitions[partition]
@@ -320,6 +327,10 @@ class MemoryGroup:
         """See LaneFeed."""
         await anyio.lowlevel.checkpoint()
         self.left_lanes.append(lane.name)
+        for partition in self.partitions:
+            if partition.lane == lane and partition.wanted_back:
+                partition.wanted_back = False
+                self.assign(self.partitions.index(partition))
         self.lane_left.set()
         self.lane_left = anyio.Event()
 
@@ -377,6 +388,7 @@ class MemoryLane:
         if not self.owned():
             raise LaneLost(f"Lane {self.id} is somebody else's now.")
         if mark is not None:
+            self._partition.on_commit(self.id, mark)
             self._partition.committed = mark
             if mark.through is not None:
                 self._partition.commits.append(mark.through)
