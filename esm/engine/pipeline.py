@@ -49,8 +49,6 @@ class Pipeline:
         self._failure: EsmError | None = None
         self.poll_ends: float | None = None
         """When the open read has come back at the latest (elapsed); None = none is open."""
-        self.lag_records: int | None = None
-        """Records of the lane that are not read yet, where the source tells."""
 
     # -- what others see
 
@@ -97,6 +95,7 @@ class Pipeline:
                 raise self._failure
         finally:
             self._buffer.add(-self._holdings.size)
+            self._metrics.lag_ends(self._lane.id.name)
 
     async def _work(self) -> None:
         async with anyio.create_task_group() as tasks:
@@ -181,7 +180,8 @@ class Pipeline:
         before = self._holdings.size
         self._holdings.took(chunk)
         self._buffer.add(self._holdings.size - before)
-        self.lag_records = chunk.lag_records if chunk.lag_records is not None else self.lag_records
+        if chunk.lag_records is not None:
+            self._metrics.lag_is(chunk.lag_records, self._lane.id.name)
         if chunk.gap is not None:
             self._lost_a_range(chunk)
         if chunk.ended is not None:

@@ -100,6 +100,7 @@ class MappingMetrics:
 
     def __init__(self, metrics: Metrics, name: str, source: str) -> None:
         self._lag_family = metrics.lag
+        self._lags: dict[str, int] = {}
         self._name = name
         self.polled = metrics.polled.labels(name, source)
         self.settled = {outcome: metrics.settled.labels(name, outcome) for outcome in OUTCOMES}
@@ -119,6 +120,12 @@ class MappingMetrics:
         """Ask ``age`` for `esm_iterator_age_seconds` at each scrape: it grows while nothing happens."""
         self.iterator_age.set_function(age)
 
-    def lag_is(self, records: int) -> None:
-        """Set `esm_lag_records`; absent until a source first told it."""
-        self._lag_family.labels(self._name).set(records)
+    def lag_is(self, records: int, lane: str = "") -> None:
+        """Records of ``lane`` that are not read yet; `esm_lag_records` is their sum, absent until a source told it."""
+        self._lags[lane] = records
+        self._lag_family.labels(self._name).set(sum(self._lags.values()))
+
+    def lag_ends(self, lane: str) -> None:
+        """``lane`` is read by us no more: what lies in it is another's to tell."""
+        if self._lags.pop(lane, None) is not None:
+            self._lag_family.labels(self._name).set(sum(self._lags.values()))
