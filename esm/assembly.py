@@ -69,10 +69,7 @@ class Assembled(Struct, frozen=True):
 
 @asynccontextmanager
 async def assembled(config: Config) -> AsyncGenerator[Assembled, None]:
-    """Make everything that ``config`` names; it is closed when the context ends, leases last.
-
-    Raises LeaseStoreFailed when there is no lease store to be had.
-    """
+    """Make everything that ``config`` names; it is closed when the context ends, leases last."""
     async with AsyncExitStack() as stack:
         yield await _Assembly(config, stack).all()
 
@@ -115,7 +112,8 @@ class _Assembly:
             case SqliteLeases(path=path):
                 from esm.leases.sqlite import SqliteLeases as Store
 
-                return await self._stack.enter_async_context(Store(Path(path)))
+                # Opened by the first mapping that needs it, which is not ready while it cannot be; queues go on.
+                return await self._stack.enter_async_context(Store(Path(path), when_needed=True))
             case _:
                 from esm.leases.memory import MemoryLeases
 

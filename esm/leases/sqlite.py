@@ -56,19 +56,21 @@ class SqliteLeases:
     """A LeaseStore; ``async with`` opens the file and makes it and its folder if they are not there.
 
     The handle is used by one thread at a time, never on the event loop.  ``largest`` bounds the file in bytes.  Leases
-    whose owner's process has ended are shown as free.  Opening raises LeaseStoreFailed, as every method does.
+    whose owner's process has ended are shown as free.  Opening raises LeaseStoreFailed, as every method does.  With
+    ``when_needed`` the first call opens the file, and while that fails each call tries again.
     """
 
-    def __init__(self, path: str | Path, largest: int | None = None) -> None:
+    def __init__(self, path: str | Path, largest: int | None = None, *, when_needed: bool = False) -> None:
         self.path = Path(path).absolute()
-        self._largest = largest
+        self._largest, self._when_needed = largest, when_needed
+        self._connection: sqlite3.Connection | None = None
         self._thread = anyio.CapacityLimiter(1)
         self._locks = OwnerLocks(self.path)
 
     async def __aenter__(self) -> Self:
-        with anyio.CancelScope(shield=True):  # a handle that was opened is closed: the busy timeout bounds it
-            await anyio.to_thread.run_sync(self._open, limiter=self._thread)
-        log.info("lease_file_opened", path=str(self.path))
+        if not self._when_needed:
+            with anyio.CancelScope(shield=True):  # a handle that was opened is closed: the busy timeout bounds it
+                await anyio.to_thread.run_sync(self._open, limiter=self._thread)
         return self
 
     async def __aexit__(
@@ -145,7 +147,7 @@ class SqliteLeases:
         return await anyio.to_thread.run_sync(self._transaction, work, writes, limiter=self._thread)
 
     def _transaction(self, work: Callable[[sqlite3.Connection], T], writes: bool) -> T:
-        connection = self._connection
+        connection = self._connection or self._open()
         self._file.check()
         try:
             connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
@@ -158,7 +160,7 @@ class SqliteLeases:
                 connection.execute("ROLLBACK")
         return result
 
-    def _open(self) -> None:
+    def _open(self) -> sqlite3.Connection:
         check_place(self.path.resolve())  # a link may lead to another disk
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,8 +176,9 @@ class SqliteLeases:
         except LeaseStoreFailed:
             connection.close()
             raise
-        self._connection = connection
-        self._file = OpenedFile(self.path)
+        self._connection, self._file = connection, OpenedFile(self.path)
+        log.info("lease_file_opened", path=str(self.path))
+        return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         """Make the table in a new file; refuse one that is not ours before anything is written to it."""
@@ -211,7 +214,8 @@ class SqliteLeases:
             )
 
     def _close(self) -> None:
-        self._connection.close()
+        if self._connection is not None:
+            self._connection.close()
         self._locks.close()
 
     def _failed(self, error: sqlite3.Error | OSError) -> LeaseStoreFailed:

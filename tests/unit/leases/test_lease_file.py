@@ -232,3 +232,24 @@ class TestOwners:
             assert not mine.dead(name)
         mine.close()
         assert other.dead("a b")
+
+
+class TestAFileThatIsOpenedWhenItIsNeeded:
+    async def test_is_neither_made_nor_missed_before_the_first_call(self, tmp_path: Path) -> None:
+        async with SqliteLeases(tmp_path / "esm.db", when_needed=True):
+            assert not (tmp_path / "esm.db").exists()
+        async with SqliteLeases(tmp_path / "esm.db", when_needed=True) as store:
+            with capture_logs() as logs:
+                assert await store.leases(APP) == []
+                assert await store.leases(APP) == []
+        assert [log["event"] for log in logs if log["log_level"] == "info"] == ["lease_file_opened"]
+
+    async def test_is_tried_again_by_each_call_while_it_cannot_be_opened(self, tmp_path: Path) -> None:
+        (tmp_path / "esm.db").mkdir()
+        async with SqliteLeases(tmp_path / "esm.db", when_needed=True) as store:
+            for _ in range(2):
+                with pytest.raises(LeaseStoreFailed, match=r"esm\.db cannot be written"):
+                    await store.leases(APP)
+            (tmp_path / "esm.db").rmdir()
+            held = await held_by(store, "w1")
+            assert (await store.keep({held.key: (held, None)}))[held.key] is not None
