@@ -40,7 +40,6 @@ async def test_a_deleted_or_full_lease_file_is_noticed_lanes_close_write_nothing
 
 
 async def deleted(folder: Path) -> None:
-    folder.mkdir()
     async with world_in(folder) as world:
         stream = world.sandbox.kinesis.create_stream("clicks", 1)
         world.make_queue()
@@ -68,7 +67,6 @@ async def deleted(folder: Path) -> None:
 
 async def full(folder: Path) -> None:
     """No file of the worker may grow: what a full disk is to a process."""
-    folder.mkdir()
     async with world_in(folder) as world:
         stream = world.sandbox.kinesis.create_stream("clicks", 1)
         world.make_queue()
@@ -91,7 +89,6 @@ async def full(folder: Path) -> None:
 
 async def answered_late(folder: Path) -> None:
     """A batch is under way when the lease is lost: its answer settles nothing."""
-    folder.mkdir()
     async with world_in(folder) as world:
         stream = world.sandbox.kinesis.create_stream("clicks", 1)
         hold = anyio.Event()
@@ -120,19 +117,23 @@ async def test_an_unusable_lease_file_at_the_start_keeps_shards_waiting_and_no_q
         tasks.start_soon(never_usable, tmp_path / "text", "is no SQLite database")
 
 
+def put_something(file: Path, what: str) -> None:
+    """What no lease file is, at its place."""
+    file.parent.mkdir()
+    match what:
+        case "folder":
+            file.mkdir()
+        case "text":
+            file.write_text("these are my notes\n" * 100)
+        case _:
+            with closing(sqlite3.connect(file)) as other:
+                other.execute("CREATE TABLE things (name)")
+
+
 async def never_usable(folder: Path, sentence: str) -> None:
-    folder.mkdir()
     async with world_in(folder) as world:
         file = world.lease_file
-        file.parent.mkdir()
-        match folder.name:
-            case "folder":
-                file.mkdir()
-            case "text":
-                file.write_text("these are my notes\n" * 100)
-            case _:
-                with closing(sqlite3.connect(file)) as other:
-                    other.execute("CREATE TABLE things (name)")
+        put_something(file, folder.name)
         world.sandbox.kinesis.create_stream("clicks", 1).put("a", b"a")
         world.make_table()
         world.make_queue()

@@ -28,6 +28,7 @@ class World:
     """Where one test lives."""
 
     def __init__(self, sandbox: Sandbox, target: RecordingTarget, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
         self.sandbox, self.target, self.folder = sandbox, target, folder
 
     @property
