@@ -18,6 +18,7 @@ from aiobotocore.session import AioSession, get_session
 from msgspec import Struct
 
 from esm.clients.aws_errors import AWS_ERRORS, HOW_TO_LOG_IN, AwsFailure, Kind, Subject, translate
+from esm.clients.aws_tls import PlainHttp, SharedTls
 from esm.domain.errors import NotReady
 
 if TYPE_CHECKING:  # the vendor's stubs are not installed where esm runs
@@ -188,7 +189,9 @@ class AwsClients:
         return client
 
     def _context(self, key: _Key) -> AbstractAsyncContextManager[Any]:
+        plain = (key.endpoint_url or "").startswith("http://")
         config = AioConfig(
+            http_session_cls=PlainHttp if plain else SharedTls,
             connector_args={"socket_factory": _socket},
             connect_timeout=CONNECT_SECONDS,
             read_timeout=key.read_timeout,
