@@ -72,6 +72,7 @@ class Mapping:
         self._said: tuple[str, float] = ("", float("-inf"))
         self.seconds: float | None = None
         """How long an attempt may take; None until the target was asked."""
+        self._troubles: dict[LaneId, str] = {}
         metrics.age_is(self._age)
 
     # -- what others see
@@ -80,7 +81,16 @@ class Mapping:
         """How it is doing now."""
         lanes = len(self._pipelines())
         source = f"{self.plan.source_kind} {self.plan.source_name}"
-        return MappingStatus(self.plan.name, source, self._state, self._why is None, self._why, lanes)
+        why = self._why or self._trouble()
+        return MappingStatus(self.plan.name, source, self._state, why is None, why, lanes)
+
+    def _trouble(self) -> str | None:
+        """Why a lane that was closed is not read again yet."""
+        for lane, why in self._troubles.items():
+            now = self._lanes.get(lane)
+            if now is None or now.pipeline is None or not now.pipeline.reads:
+                return why
+        return None
 
     def open_polls(self) -> Sequence[float]:
         """When the reads that a stop lets end have come back at the latest (elapsed)."""
@@ -161,6 +171,7 @@ class Mapping:
             if self._stop.is_set():
                 return
             self._connected = True
+            self._troubles.clear()
             self._state, self._why = "running", None
             if self._said[0]:
                 log.info("mapping_ready", mapping=self.plan.name)
@@ -233,7 +244,11 @@ class Mapping:
         try:
             await self._work_lane(opens, open_lane, tools)
         except EsmError as error:
+            if not isinstance(error, LaneLost):
+                self._troubles[lane] = str(error)
             log.warning("lane_closed", mapping=self.plan.name, lane=lane.name, why=str(error))
+        else:
+            self._troubles.pop(lane, None)
         finally:
             open_lane.pipeline = None
             self._metrics.lanes.set(len(self._pipelines()))

@@ -47,6 +47,9 @@ class Pipeline:
         self._reading = True
         self._deliveries = 0
         self._failure: EsmError | None = None
+        self._read_up_to: float | None = None
+        self.reads = 0
+        """Replies of the source so far."""
         self.poll_ends: float | None = None
         """When the open read has come back at the latest (elapsed); None = none is open."""
 
@@ -54,8 +57,8 @@ class Pipeline:
 
     @property
     def oldest(self) -> float | None:
-        """Epoch seconds at which the oldest unsettled record arrived; None = caught up."""
-        return self._holdings.oldest
+        """Epoch seconds at which the oldest unsettled record arrived, as far as it is known; None = caught up."""
+        return self._holdings.oldest or self._read_up_to
 
     @property
     def running(self) -> dict[str, float]:
@@ -177,6 +180,9 @@ class Pipeline:
         count = len(chunk.records)
         self._metrics.polls["records" if count else "empty"].inc()
         self._metrics.polled.inc(count)
+        self.reads += 1
+        # What is still in the source is unsettled too: its age grows while nobody can read it.
+        self._read_up_to = self._clock.instant().epoch - chunk.lag_seconds if chunk.lag_seconds else None
         before = self._holdings.size
         self._holdings.took(chunk)
         self._buffer.add(self._holdings.size - before)

@@ -7,12 +7,21 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import anyio
 import anyio.lowlevel
 import msgspec
+from msgspec import Struct
 
 from esm.domain.errors import LaneLost, NotReady
 from esm.domain.record import Chunk, LaneId, Mark, Position, Record
 from esm.ports import AttemptLimits, Clock, Gone, Granted, LaneFeed, Leaving
 
 RECEIVE_MOST = 10
+
+
+class MemoryReceipt(Struct, frozen=True):
+    """Which receive a record comes from."""
+
+    number: int
+    expires: float
+    """Elapsed."""
 
 
 class MemoryMessage:
@@ -119,7 +128,7 @@ class MemoryQueue:
             message.sent_at,
             msgspec.json.encode({"messageId": message.id, "body": message.body}),
             receives=message.receives,
-            handle=(message.receipt, message.visible_at),
+            handle=MemoryReceipt(message.receipt, message.visible_at),
         )
 
     def next_visible(self) -> float | None:
@@ -129,7 +138,7 @@ class MemoryQueue:
     def holds_receipt(self, record: Record) -> bool:
         """Whether nobody received the message since ``record``."""
         message = self.messages.get(record.id)
-        return message is not None and message.receipt == _receipt(record)[0]
+        return message is not None and message.receipt == _receipt(record).number
 
     def delete(self, record: Record) -> None:
         """Delete a message, unless its deletes are lost."""
@@ -180,7 +189,7 @@ class MemoryQueueLane:
     def usable(self, records: Sequence[Record], seconds: float) -> Sequence[Record]:
         """See Lane."""
         now = self.queue.clock.instant().elapsed
-        alive = [record for record in records if _receipt(record)[1] >= now + seconds]
+        alive = [record for record in records if _receipt(record).expires >= now + seconds]
         return records if len(alive) == len(records) else alive
 
     async def settle(self, records: Sequence[Record], mark: Mark | None) -> None:
@@ -203,10 +212,9 @@ class MemoryQueueLane:
         self.queue.flushed += 1
 
 
-def _receipt(record: Record) -> tuple[int, float]:
-    assert isinstance(record.handle, tuple), "a record of a MemoryQueue"
-    number, expires = record.handle
-    return int(number), float(expires)
+def _receipt(record: Record) -> MemoryReceipt:
+    assert isinstance(record.handle, MemoryReceipt), "a record of a MemoryQueue"
+    return record.handle
 
 
 class _OneLane:
@@ -242,6 +250,9 @@ class MemoryPartition:
         self.commits: list[Position] = []
         """Every position that was written, in order."""
         self.wanted_back = False
+        """Grant it again as soon as it was left."""
+        self.lag_seconds: float | None = None
+        """Told by empty reads."""
         self.generation = 0
         """Which assignment holds it now; an older one may write nothing."""
         self.news = anyio.Event()
@@ -369,7 +380,7 @@ class MemoryLane:
                     behind = len(partition.records) - self._next
                     return Chunk(records, through=records[-1].at, more=behind > 0, lag_records=behind)
                 await partition.news.wait()
-        return Chunk(lag_records=0)
+        return Chunk(lag_records=0, lag_seconds=partition.lag_seconds)
 
     def _check(self) -> None:
         if not self.owned():

@@ -387,3 +387,52 @@ async def test_a_report_on_one_record_takes_the_recorded_course() -> None:
     assert [(what.invoke_count, len(what.records)) for what in destination.stored] == [(2, 3)]
     assert destination.stored[0].response is not None
     assert destination.stored[0].response.function_error is None
+
+
+async def test_what_a_source_still_holds_has_an_age_while_it_cannot_be_read() -> None:
+    world = World()
+    group, target = group_of(world, 0), MemoryTarget()
+    world.stream(group, target)
+    group.partitions[0].lag_seconds = 30.0
+    async with world.running():
+        await until(lambda: world.count("esm_polls_total", mapping="clicks", outcome="empty") == 1)
+        await anyio.sleep(10)
+        assert world.count("esm_iterator_age_seconds", mapping="clicks") == pytest.approx(40, abs=1)
+        group.partitions[0].lag_seconds = 0.0
+        await until(lambda: world.count("esm_polls_total", mapping="clicks", outcome="empty") == 2)
+        assert world.count("esm_iterator_age_seconds", mapping="clicks") == 0
+
+
+async def test_the_lag_of_all_lanes_is_summed_and_absent_until_it_is_known() -> None:
+    world = World()
+    group, hold = group_of(world, 30_000, partitions=2), anyio.Event()
+
+    async def rule(call: Invocation) -> Outcome:
+        await hold.wait()
+        return Succeeded(b"")
+
+    target = MemoryTarget(rule, seconds=800)
+    world.stream(group, target)
+    assert world.metrics.registry.get_sample_value("esm_lag_records", {"mapping": "clicks"}) is None
+    async with world.running():
+        await until(lambda: target.running == 2)
+        assert world.count("esm_lag_records", mapping="clicks") == 10_000
+        hold.set()
+        await until(lambda: committed(group, 0) == committed(group, 1) == 14_999)
+        assert world.count("esm_lag_records", mapping="clicks") == 0
+
+
+async def test_a_mapping_whose_lane_cannot_be_read_is_not_ready_until_it_can() -> None:
+    world = World()
+    group, target = group_of(world, 1), MemoryTarget()
+    mapping = world.stream(group, target)
+    async with world.running():
+        await until(lambda: committed(group) == 0)
+        assert mapping.status().ready
+        group.partitions[0].read_error = LaneFailed("The shard cannot be read.")
+        group.put(0, "a")
+        await group.lane_left.wait()
+        assert mapping.status().why == "The shard cannot be read."
+        group.assign(0)
+        await until(lambda: committed(group) == 1)
+        assert mapping.status().ready
