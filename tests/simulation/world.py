@@ -16,7 +16,8 @@ from esm.domain.retry import RetryPolicy
 from esm.engine.shard_feed import LeasedSource
 from esm.leases.memory import MemoryLeases
 from esm.ports import Invocation, Source
-from esm.sources.memory import MemoryGroup, MemoryQueue
+from esm.sources.memory import MemoryQueue
+from esm.sources.memory_group import MemoryGroup
 from esm.sources.memory_shards import MemoryStream
 from esm.targets.memory import MemoryTarget
 from tests.simulation.ledger import Ledger

@@ -5,7 +5,7 @@ import pytest
 
 from esm.domain.outcome import Outcome, Succeeded
 from esm.ports import Invocation
-from esm.sources.memory import MemoryGroup
+from esm.sources.memory_group import MemoryGroup
 from esm.targets.memory import MemoryTarget
 from tests.support.engine import World, until
 from tests.support.time import Backend, jumping

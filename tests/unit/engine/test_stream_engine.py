@@ -11,7 +11,7 @@ from esm.domain.errors import DestinationUnavailable, LaneFailed
 from esm.domain.outcome import Failed, Outcome, Succeeded
 from esm.domain.retry import RetryPolicy
 from esm.ports import Invocation
-from esm.sources.memory import MemoryGroup
+from esm.sources.memory_group import MemoryGroup
 from esm.targets.memory import MemoryTarget
 from tests.support.engine import World, bodies, until
 from tests.support.time import BACKENDS, Backend, jumping
