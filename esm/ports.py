@@ -161,6 +161,10 @@ class LeaseStore(Protocol):
         """All leases of ``app``; foreign rows are skipped, a lease whose owner is known to be dead is shown as free."""
         ...
 
+    async def others(self, app: str) -> int:
+        """How many leases there are besides those of ``app``: what a start without positions may have meant."""
+        ...
+
     async def create(self, app: str, leases: Sequence[NewLease]) -> None:
         """Create those that are absent, in this order: parents first."""
         ...

@@ -226,7 +226,7 @@ class ShardFeed:
         self._scan_at = float("inf")  # the next listing, unless something calls for another scan meanwhile
         leases = await self._store.leases(self._app)
         if first and not leases:
-            log.info("no_position_found", mapping=self._mapping, starting=_said(self._starting))
+            await self._say_where_it_starts()
         if new := missing_leases(self._app, self._listing.shards, leases, self._starting, self._clock.instant().epoch):
             await self._store.create(self._app, new)
             leases = await self._store.leases(self._app)
@@ -242,6 +242,14 @@ class ShardFeed:
             await self._store.delete(lease)
         if waiting:
             self._scan_at = min(self._scan_at, self._now() + _SCAN_SECONDS)
+
+    async def _say_where_it_starts(self) -> None:
+        """A mapping that was renamed finds no position either: where others are known, that is worth a warning."""
+        others = await self._store.others(self._app)
+        say = log.warning if others else log.info
+        hint = {"hint": "A mapping that was renamed keeps its positions if its uuid is pinned."} if others else {}
+        starting = _said(self._starting)
+        say("no_position_found", mapping=self._mapping, starting=starting, other_positions=others, **hint)
 
     async def _take(self, lease: Lease) -> bool:
         """Take a lease that is free, stale or left over from ourselves."""

@@ -20,6 +20,11 @@ class MemoryLeases:
         await anyio.lowlevel.checkpoint()
         return [lease for owner, lease in self._rows.values() if owner == app]
 
+    async def others(self, app: str) -> int:
+        """See LeaseStore."""
+        await anyio.lowlevel.checkpoint()
+        return sum(owner != app for owner, _ in self._rows.values())
+
     async def create(self, app: str, leases: Sequence[NewLease]) -> None:
         """See LeaseStore."""
         await anyio.lowlevel.checkpoint()

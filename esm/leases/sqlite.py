@@ -90,6 +90,15 @@ class SqliteLeases:
 
         return await self._run(read, writes=False)
 
+    async def others(self, app: str) -> int:
+        """See LeaseStore."""
+
+        def count(connection: sqlite3.Connection) -> int:
+            row = connection.execute("SELECT count(*) FROM leases WHERE app != ?", (app,)).fetchone()
+            return int(row[0])
+
+        return await self._run(count, writes=False)
+
     async def create(self, app: str, leases: Sequence[NewLease]) -> None:
         """See LeaseStore."""
         await self._run(lambda connection: _create(connection, app, leases))

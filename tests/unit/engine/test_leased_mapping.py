@@ -4,10 +4,11 @@ import anyio
 import pytest
 from structlog.testing import capture_logs
 
-from esm.domain.leasing import TRIM_HORIZON, Lease
+from esm.domain.leasing import HORIZON, TRIM_HORIZON, Lease, NewLease
 from esm.domain.outcome import Failed, Outcome, Succeeded
 from esm.engine.mapping import Mapping
 from esm.engine.shard_feed import LeasedSource
+from esm.leases.memory import MemoryLeases
 from esm.ports import Invocation
 from esm.sources.memory_shards import MemoryStream
 from esm.targets.memory import MemoryTarget
@@ -177,3 +178,17 @@ async def test_two_workers_never_read_one_shard_at_once() -> None:
         await until(lambda: two.status().lanes == 4, within=5)
         await until(lambda: len(shared.sent()) == 240)
     assert sorted(shared.sent(), key=int) == [str(number) for number in range(240)]
+
+
+async def test_a_renamed_mapping_is_told_of_the_positions_that_others_have() -> None:
+    world = World()
+    store, stream = MemoryLeases(), MemoryStream("clicks")
+    await store.create("before/memory:1", [NewLease("before/a", "a", HORIZON)])
+    metrics = world.metrics.mapping("clicks", "kinesis")
+    source = LeasedSource("clicks", "now", stream, store, "me", TRIM_HORIZON, world.clock, world.chance.jitter, metrics)
+    with capture_logs() as logs:
+        async with source.connect():
+            pass
+    [said] = [entry for entry in logs if entry["event"] == "no_position_found"]
+    assert (said["log_level"], said["other_positions"]) == ("warning", 1)
+    assert "uuid" in said["hint"]
