@@ -16,9 +16,9 @@ def not_connected(subject: str, login: Login, reasons: Iterable[str]) -> str:
             return sentence
     last = said[-1] if said else "no broker answered"
     if any("closed" in reason or "reset" in reason.lower() for reason in said):
-        hint = _TLS_NEEDED if login.tls is None else "does the broker expect TLS, and this way to log in, on this port?"
+        hint = _TLS_NEEDED if login.tls is None else "check that this port speaks TLS and takes this way to log in"
         return f"{subject}: the broker ended the connection ({_short(last)}): {hint}."
-    if "TimeoutError" in last or last.endswith(": "):
+    if "TimeoutError" in last:
         hint = f"check host and port; {_TLS_NEEDED}" if login.tls is None else "check host and port"
         return f"{subject}: the broker does not answer ({_short(last)}): {hint}."
     return f"{subject}: the broker cannot be reached ({_short(last)}): check host and port, and that it runs."

@@ -41,14 +41,29 @@ class KafkaLog:
     def hear(self, record: logging.LogRecord) -> None:
         """Take one warning or error."""
         message = " ".join(record.getMessage().split())
-        if record.exc_info and record.exc_info[1] is not None:
-            message = f"{message}: {record.exc_info[1]!r}"
+        for cause in _causes(record):
+            message = f"{message}: {cause!r}"
         self.reasons.append(message)
         now = time.monotonic()
         kind = f"{record.name}:{record.lineno}"
         if not self.quiet and now - self._said.get(kind, float("-inf")) >= AGAIN_SECONDS:
             self._said[kind] = now
             log.warning("kafka_client_troubled", mapping=self._mapping, error=message)
+
+
+def _causes(record: logging.LogRecord) -> Generator[BaseException]:
+    """The errors behind the one that is named: a refused certificate reads "connection closed" otherwise."""
+    if record.exc_info and record.exc_info[1] is not None:
+        yield record.exc_info[1]
+    for named in record.args if isinstance(record.args, tuple) else ():
+        if not isinstance(named, BaseException):
+            continue
+        if not str(named):
+            yield named
+        cause = named.__cause__
+        while cause is not None:
+            yield cause
+            cause = cause.__cause__
 
 
 class _Handler(logging.Handler):

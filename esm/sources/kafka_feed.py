@@ -251,6 +251,7 @@ class GroupFeed:
                 log.warning("kafka_position_not_found", mapping=self._consumer.settings.mapping, error=why)
             return
         self._failed_finds = 0
+        self._starts.began()
         for each, begins in found.items():
             wanted[each].begins = begins
 

@@ -23,6 +23,8 @@ FIRST_GUESS = 1_024.0
 """Bytes of an entry, until some were seen."""
 OVERTIME = 1.0
 """Seconds that a read may take beyond its wait: the library waits without end while a group rebalances."""
+LEAVING_SECONDS = 0.1
+"""Of a read between a revocation and the word of it."""
 
 
 class Assignment:
@@ -108,7 +110,7 @@ class KafkaLane:
     async def _fetch(self, count: int, wait: float) -> "Sequence[ConsumerRecord]":
         """One reply, or none when the lane has to be left; safe to cancel: what was fetched stays in the library."""
         if self._assignment.leaving:
-            await anyio.sleep(wait)
+            await anyio.sleep(min(wait, LEAVING_SECONDS))
         else:
             with anyio.move_on_after(wait + OVERTIME) as self._scope:
                 return await self._consumer.read(self.partition, count, wait)

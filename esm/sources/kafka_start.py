@@ -58,7 +58,11 @@ class Starts:
         committed = await cluster.committed(partitions)
         if not committed:
             log.info("no_position_found", mapping=self._mapping, topic=self._topic, starting=self._said())
-            self._old = self._old or partitions
+            self._old = partitions
+
+    def began(self) -> None:
+        """The first partitions were found and committed: one without a commit is new from now on, or made anew."""
+        self._old = frozenset()
 
     async def find(self, cluster: Offsets, partitions: AbstractSet[int]) -> Mapping[int, From]:
         """Where each of ``partitions`` begins.  Raises KafkaError."""

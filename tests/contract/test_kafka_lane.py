@@ -9,7 +9,6 @@ from esm.domain.errors import LaneLost, NotReady
 from esm.domain.record import Gap, Mark
 from esm.ports import Gone
 from esm.sandbox.kafka import FETCH, HEARTBEAT, OFFSET_COMMIT, OFFSET_FETCH, MockCluster
-
 from tests.support.kafka_clusters import SIZE, KafkaWorld, Mock, fed, granted, offsets, opened, settled, take
 from tests.support.kafka_contract import KafkaLaneContract
 
