@@ -25,6 +25,9 @@ READ_SECONDS = 20.0
 """How long one read may wait for records: a long poll."""
 MOST_RECORDS = 10_000
 """What an ordered lane reads at once at most; the vendors' own limits are not above it."""
+AHEAD_RECORDS, AHEAD_BYTES = 1_000, 2 * 1_048_576
+"""What an ordered lane reads at once beyond its next batches: so many records, as soon as their size is known so many
+bytes.  Enough for a call to cost little a record; little enough for many lanes whose target hangs to hold."""
 
 
 class Pipeline:
@@ -44,6 +47,7 @@ class Pipeline:
         self._tasks: TaskGroup
         self._ended: LaneEnd | None = None
         self._marked: Mark | None = lane.resumed
+        self._record_bytes = 0.0  # of the last read, on average
         self._reading = True
         self._deliveries = 0
         self._failure: EsmError | None = None
@@ -159,7 +163,7 @@ class Pipeline:
                 limit = self._sublanes.room()
                 size = self._buffer.room(self._holdings.count == 0)
                 if limit and size:
-                    return (MOST_RECORDS if self._plan.ordered else limit), size
+                    return (self._ahead(limit) if self._plan.ordered else limit), size
                 self._room_news = anyio.Event()
                 if limit:
                     self._buffer.on_room(self._wake)
@@ -167,6 +171,10 @@ class Pipeline:
             return None
         finally:
             self._buffer.forget(self._wake)
+
+    def _ahead(self, room: int) -> int:
+        wanted = AHEAD_BYTES / self._record_bytes if self._record_bytes else AHEAD_RECORDS
+        return min(MOST_RECORDS, max(room, int(wanted)))
 
     async def _read(self, limit: int, size: int) -> Chunk | None:
         """One reply of the source; None when a stop cut it short, which it never does to the receive of a queue."""
@@ -185,7 +193,9 @@ class Pipeline:
         self._read_up_to = self._clock.instant().epoch - chunk.lag_seconds if chunk.lag_seconds else None
         before = self._holdings.size
         self._holdings.took(chunk)
-        self._buffer.add(self._holdings.size - before)
+        size = self._holdings.size - before
+        self._buffer.add(size)
+        self._record_bytes = size / count if count else self._record_bytes
         if chunk.lag_records is not None:
             self._metrics.lag_is(chunk.lag_records, self._lane.id.name)
         if chunk.gap is not None:

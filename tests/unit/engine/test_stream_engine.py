@@ -10,6 +10,7 @@ from esm.destinations.memory import MemoryDestination
 from esm.domain.errors import DestinationUnavailable, LaneFailed
 from esm.domain.outcome import Failed, Outcome, Succeeded
 from esm.domain.retry import RetryPolicy
+from esm.engine.pipeline import AHEAD_RECORDS
 from esm.ports import Invocation
 from esm.sources.memory_group import MemoryGroup
 from esm.targets.memory import MemoryTarget
@@ -416,7 +417,7 @@ async def test_the_lag_of_all_lanes_is_summed_and_absent_until_it_is_known() -> 
     assert world.metrics.registry.get_sample_value("esm_lag_records", {"mapping": "clicks"}) is None
     async with world.running():
         await until(lambda: target.running == 2)
-        assert world.count("esm_lag_records", mapping="clicks") == 10_000
+        assert world.count("esm_lag_records", mapping="clicks") == 30_000 - 2 * AHEAD_RECORDS
         hold.set()
         await until(lambda: committed(group, 0) == committed(group, 1) == 14_999)
         assert world.count("esm_lag_records", mapping="clicks") == 0
