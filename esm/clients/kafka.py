@@ -32,7 +32,7 @@ COMMIT_SECONDS = 5.0
 SESSION_SECONDS = 10.0
 """A member that is silent for so long is expelled."""
 HEARTBEAT_SECONDS = 3.0
-REQUEST_SECONDS = 40.0
+REQUEST_SECONDS = 30.0
 PARTITION_BYTES = 1_048_576
 """Of one reply for one partition, of which the library keeps one at most; a larger batch comes whole."""
 FOREVER_MS = 2**31 - 1
@@ -106,8 +106,9 @@ class GroupConsumer:
                 heartbeat_interval_ms=int(settings.heartbeat * 1000),
                 # By default the session's: whoever hands over for longer would be expelled, its commits refused.
                 rebalance_timeout_ms=int((settings.hand_over + 3 * COMMIT_SECONDS) * 1000),
-                # A join is answered only when all others have handed over.
-                request_timeout_ms=int(max(REQUEST_SECONDS, settings.hand_over + 4 * COMMIT_SECONDS) * 1000),
+                # Fetches and heartbeats too wait for so long on a broker that fell silent.  A join is answered only
+                # when all others have handed over: that may take longer, and then it is sent again.
+                request_timeout_ms=int(REQUEST_SECONDS * 1000),
                 security_protocol=login.protocol,
                 ssl_context=login.tls,
                 sasl_mechanism=login.mechanism or "PLAIN",

@@ -42,7 +42,7 @@ class KafkaLog:
         """Take one warning or error."""
         message = " ".join(record.getMessage().split())
         for cause in _causes(record):
-            message = f"{message}: {cause!r}"
+            message = f"{message.rstrip(': ')}: {cause!r}"
         self.reasons.append(message)
         now = time.monotonic()
         kind = f"{record.name}:{record.lineno}"
