@@ -191,17 +191,20 @@ async def command(
     folder: Path, arguments: Sequence[str], *, output: int | None = None, **environ: str
 ) -> AsyncGenerator[WorkerProcess, None]:
     """``python ARGUMENTS`` in ``folder``; killed at the end unless it has ended."""
-    async with (
-        await anyio.open_process(
-            [sys.executable, *arguments], cwd=folder, env=clean_environment(**environ), stdin=None, stdout=output
-        ) as process,
-        anyio.create_task_group() as tasks,
-    ):
-        worker = WorkerProcess(process)
+    process = await anyio.open_process(
+        [sys.executable, *arguments], cwd=folder, env=clean_environment(**environ), stdin=None, stdout=output
+    )
+    worker = WorkerProcess(process)
+    raised: BaseException | None = None
+    async with process, anyio.create_task_group() as tasks:
         tasks.start_soon(worker.read)
         try:
             yield worker
+        except Exception as error:  # noqa: BLE001 - raised again below: a task group would wrap it
+            raised = error
         finally:
             with anyio.CancelScope(shield=True):
                 await worker.kill()
                 await until(lambda: worker.silent, "its standard error is closed")
+    if raised is not None:
+        raise raised
