@@ -1,5 +1,7 @@
 """What a lane of Kafka promises, for any cluster: a class to inherit, with a fixture ``world``."""
 
+import asyncio
+
 import anyio
 import pytest
 
@@ -177,15 +179,28 @@ class KafkaLaneContract:
     async def test_a_member_that_reads_nothing_stays_in_the_group(self, world: KafkaWorld) -> None:
         await world.create()
         await world.put(b"one")
-        async with fed(world.source(session=1.5)) as feed:
+        async with fed(world.source()) as feed:
             change = await granted(feed)
             async with change.lane as lane:
-                idle_until = anyio.current_time() + 1.6
+                idle_until = anyio.current_time() + world.settings().session + 0.1
                 await until(lambda: anyio.current_time() > idle_until)
                 assert lane.owned()
                 await settled(lane, await take(lane, 1))
             await feed.left(change.id)
             assert await world.committed() == 1
+
+    async def test_no_task_outlives_a_connection_however_it_ends(self, world: KafkaWorld) -> None:
+        await world.create()
+        await world.put(b"one")
+        before = asyncio.all_tasks()
+        async with opened(world.source()) as lane:
+            await take(lane, 1)
+        await until(lambda: asyncio.all_tasks() == before)
+        for seconds in (0.0, 0.001, 0.005, 0.02, 0.1):
+            with anyio.move_on_after(seconds):
+                async with world.source().connect():
+                    await anyio.sleep_forever()
+            await until(lambda: asyncio.all_tasks() == before)
 
     async def test_a_topic_that_is_missing_is_named_and_found_once_it_is_there(self, world: KafkaWorld) -> None:
         source = world.source()

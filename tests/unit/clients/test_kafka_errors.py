@@ -42,8 +42,8 @@ CERTIFICATE = Login(TLS.tls, access=Access("CLIENT_CERTIFICATE_TLS_AUTH", "env:C
         (
             TLS,
             (
-                'Unable connect to "kafka:9092": [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed '
-                "certificate in certificate chain (_ssl.c:1006)"
+                'Unable connect to "kafka:9092": [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: '
+                "self-signed certificate in certificate chain (_ssl.c:1006)"
             ),
             "not trusted (self-signed certificate in certificate chain): give its authority as SERVER_ROOT_CA",
         ),
