@@ -70,6 +70,8 @@ class Mapping:
         self._state = "starting"
         self._why: str | None = plan.waits_for or "It has not reached its source and its target yet."
         self._said: tuple[str, float] = ("", float("-inf"))
+        self.cut = False
+        """Whether a stop ran out of time: something was cancelled."""
         self.seconds: float | None = None
         """How long an attempt may take; None until the target was asked."""
         self._troubles: dict[LaneId, str] = {}
@@ -263,6 +265,7 @@ class Mapping:
                 open_lane.pipeline = pipeline = Pipeline(tools, opened, self._buffer)
                 self._metrics.lanes.set(len(self._pipelines()))
                 await pipeline.run()
+                self.cut |= pipeline.cut
 
 
 def _leaves(error: BaseException) -> Iterable[BaseException]:

@@ -56,6 +56,8 @@ class Pipeline:
         """Replies of the source so far."""
         self.poll_ends: float | None = None
         """When the open read has come back at the latest (elapsed); None = none is open."""
+        self.cut = False
+        """Whether a stop ran out of time: something was cancelled."""
 
     # -- what others see
 
@@ -94,6 +96,7 @@ class Pipeline:
                 await self._work()
             if isinstance(self._failure, LaneLost):
                 raise self._failure
+            self.cut = self._scope.cancelled_caught
             with anyio.CancelScope(deadline=self._scope.deadline) as leaving:
                 await self._leave()
             if leaving.cancelled_caught:

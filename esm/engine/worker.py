@@ -72,7 +72,7 @@ class Worker:
                 self._scope.deadline = anyio.current_time() + grace + 1
                 for mapping in self._mappings:
                     mapping.stop(deadline)
-        return not self._scope.cancel_called
+        return not self._scope.cancel_called and not any(mapping.cut for mapping in self._mappings)
 
 
 def _counted(number: int, what: str) -> str:

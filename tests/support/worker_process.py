@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 from typing import Any
 
 import aiohttp
@@ -63,7 +64,9 @@ class WorkerProcess:
 
     async def read(self) -> None:
         """Take in its standard error, line by line, to its end."""
-        assert self._process.stderr is not None
+        if self._process.stderr is None:  # it has a terminal
+            self.silent = True
+            return
         stream = BufferedByteReceiveStream(self._process.stderr)
         try:
             while True:
@@ -188,11 +191,19 @@ async def esm_run(
 
 @asynccontextmanager
 async def command(
-    folder: Path, arguments: Sequence[str], *, output: int | None = None, **environ: str
+    folder: Path, arguments: Sequence[str], *, output: int | None = None, errors: int = PIPE, **environ: str
 ) -> AsyncGenerator[WorkerProcess, None]:
-    """``python ARGUMENTS`` in ``folder``; killed at the end unless it has ended."""
+    """``python ARGUMENTS`` in ``folder``; killed at the end unless it has ended.
+
+    ``output`` and ``errors`` are where its two streams go to, if not to this process's and to ``WorkerProcess``.
+    """
     process = await anyio.open_process(
-        [sys.executable, *arguments], cwd=folder, env=clean_environment(**environ), stdin=None, stdout=output
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=clean_environment(**environ),
+        stdin=DEVNULL,
+        stdout=output,
+        stderr=errors,
     )
     worker = WorkerProcess(process)
     raised: BaseException | None = None
