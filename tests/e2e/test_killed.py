@@ -2,8 +2,7 @@
 
 import random
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 import anyio
@@ -12,14 +11,17 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from esm.engine.lease_keeper import FAILOVER_SECONDS
 from esm.sandbox.kafka import MockCluster
-from tests.support.e2e_target import Arrived, RecordingTarget, accept, numbered
+from tests.support.e2e_target import Arrived, numbered
 from tests.support.e2e_world import World, world_in
-from tests.support.worker_process import esm_run, until
+from tests.support.killed import POISONED, Killed, discarded, last_positions
+from tests.support.worker_process import WorkerProcess, esm_run, until
 
 pytestmark = pytest.mark.anyio
 PER_LANE = 200
+BATCH = 20
 GROUP = {"self_managed_kafka_event_source_config": {"consumer_group_id": "payments"}}
-SOURCES = ("orders", "clicks", "carts", "payments")
+STREAMS = ("clicks", "carts", "payments")
+VISIBILITY = 40
 
 
 def names(prefix: str) -> list[str]:
@@ -27,50 +29,77 @@ def names(prefix: str) -> list[str]:
     return [f"{prefix}-{number:04d}" for number in range(PER_LANE)]
 
 
-def duplicates(deliveries: Sequence[str]) -> int:
-    """Deliveries beyond the first of a record."""
-    return sum(count - 1 for count in Counter(deliveries).values())
+class SandboxSources:
+    """Two lanes of each source (a queue is one) with PER_LANE records each, and poison in each stream."""
 
+    queues = ("orders",)
+    at_once = 5 + 2 + 2 + 2
 
-async def filled(world: World, cluster: MockCluster) -> dict[str, set[str]]:
-    """Two lanes of each source (a queue is one) with PER_LANE records each; all that were sent, by mapping."""
-    orders = world.make_queue(visibility=40)
-    orders.send_many(names("a"))
-    clicks = world.sandbox.kinesis.create_stream("clicks", 2)
-    first, second = clicks.open_shards()
-    for shard, lane in ((first, "a"), (second, "b")):
-        for each in names(lane):
-            clicks.put("key", each.encode(), explicit_hash=shard.start_hash)
-    carts = world.make_table("carts", shards=2).stream
-    carts.generate(PER_LANE)
-    cluster.create_topic("payments", 2)
-    async with cluster.producer() as producer:
-        for partition, lane in enumerate("ab"):
-            for each in names(lane):
-                _ = await producer.send("payments", each.encode(), partition=partition)
-        await producer.flush()
-    two_lanes = {*names("a"), *names("b")}
-    return {
-        "orders": set(names("a")),
-        "clicks": two_lanes,
-        "carts": {numbered(shard.id, number) for shard in carts.open_shards() for number in range(PER_LANE)},
-        "payments": two_lanes,
-    }
+    def __init__(self, world: World, cluster: MockCluster) -> None:
+        self.world, self._cluster = world, cluster
+        self.config = world.config(
+            world.queue(),
+            world.stream(batch_size=BATCH, **POISONED),
+            world.table(batch_size=BATCH, **POISONED),
+            world.topic(cluster.bootstrap_servers, batch_size=BATCH, **GROUP, **POISONED),
+        )
+        self.sent: dict[str, set[str]] = {name: {*names(f"{name}-a"), *names(f"{name}-b")} for name in STREAMS}
+        self.sent["orders"] = set(names("orders"))
+        self.quota = dict.fromkeys(self.sent, PER_LANE // 2)
+        self.poison = {"clicks-a-0030", "clicks-b-0170", "payments-b-0050"}
 
+    async def fill(self) -> None:
+        """Make the sources and send everything."""
+        self.world.make_queue(visibility=VISIBILITY).send_many(names("orders"))
+        clicks = self.world.sandbox.kinesis.create_stream("clicks", 2)
+        for shard, lane in zip(clicks.open_shards(), "ab", strict=True):
+            for each in names(f"clicks-{lane}"):
+                clicks.put("key", each.encode(), explicit_hash=shard.start_hash)
+        carts = self.world.make_table("carts", shards=2).stream
+        carts.generate(PER_LANE)
+        self.sent["carts"] = {numbered(shard.id, number) for shard in carts.open_shards() for number in range(PER_LANE)}
+        self.poison.add(numbered(carts.open_shards()[1].id, 77))
+        self._cluster.create_topic("payments", 2)
+        async with self._cluster.producer() as producer:
+            for partition, lane in enumerate("ab"):
+                for each in names(f"payments-{lane}"):
+                    _ = await producer.send("payments", each.encode(), partition=partition)
+            await producer.flush()
 
-def all_sent(target: RecordingTarget, mapping: str) -> list[str]:
-    """Records of all attempts, whatever came of them."""
-    return [name for arrived in target.arrived[mapping] for name in arrived.ids]
+    async def midway(self) -> None:
+        """Nothing happens."""
 
+    async def settled(self) -> bool:
+        """Whether queue, lease file and group hold what was taken."""
+        target, queue = self.world.target, self.world.sandbox.sqs.queue("orders")
+        taken = [position for name in ("clicks", "carts") for position in last_positions(target, name).values()]
+        kept = [through for _, _, through in self.world.leases().values() if through is not None]
+        return (
+            len(queue.messages()) == PER_LANE - len(target.ids("orders"))
+            and sorted(kept) == sorted(taken)
+            and await self._committed() == sum(last + 1 for last in last_positions(target, "payments").values())
+        )
 
-async def committed(cluster: MockCluster) -> int:
-    """Records that the group of payments has committed, over both partitions."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=cluster.bootstrap_servers, group_id="payments")
-    await consumer.start()
-    try:
-        return sum([await consumer.committed(TopicPartition("payments", number)) or 0 for number in range(2)])
-    finally:
-        await consumer.stop()
+    async def _committed(self) -> int:
+        consumer = AIOKafkaConsumer(bootstrap_servers=self._cluster.bootstrap_servers, group_id="payments")
+        await consumer.start()
+        try:
+            return sum([await consumer.committed(TopicPartition("payments", number)) or 0 for number in range(2)])
+        finally:
+            await consumer.stop()
+
+    async def forget(self) -> None:
+        """The messages that the dead worker held are visible again."""
+        self.world.sandbox.clock.advance(VISIBILITY + 1)
+
+    async def set_aside(self) -> Collection[str]:
+        """The poison in the destination queue."""
+        return {name for mapping in STREAMS for name in discarded(self.world, mapping)}
+
+    async def stop(self, worker: WorkerProcess) -> int:
+        """SIGTERM; its exit code."""
+        assert not self.world.sandbox.sqs.queue("orders").messages()
+        return await self.world.stop(worker)
 
 
 async def test_a_killed_worker_that_starts_again_loses_nothing_of_any_source_and_repeats_what_was_under_way(
@@ -78,63 +107,10 @@ async def test_a_killed_worker_that_starts_again_loses_nothing_of_any_source_and
 ) -> None:
     with MockCluster() as cluster:
         async with world_in(tmp_path) as world:
-            sent = await filled(world, cluster)
-            target, hold = world.target, anyio.Event()
-
-            async def half_then_hold(arrived: Arrived) -> object:
-                if len(target.ids(arrived.mapping)) >= len(sent[arrived.mapping]) / 2:
-                    await hold.wait()
-                    return 500  # nobody hears it: the worker is gone by then
-                return None
-
-            target.rule = half_then_hold
-            config = world.config(
-                world.queue(),
-                world.stream(batch_size=20),
-                world.table(batch_size=20),
-                world.topic(cluster.bootstrap_servers, batch_size=20, **GROUP),
-            )
-            async with esm_run(tmp_path, config) as worker:
-                # A batch of each lane, and five of the queue, are held; all else is deleted or in a checkpoint.
-                await until(lambda: target.open == 5 + 2 + 2 + 2, "a batch of each lane is held", worker)
-                left = len(sent["orders"]) - len(target.ids("orders"))
-                await until(lambda: len(world.sandbox.sqs.queue("orders").messages()) == left, "the rest is deleted")
-                answered = {name: len(set(target.ids(name))) for name in SOURCES}
-                with anyio.fail_after(20):
-                    while await committed(cluster) < answered["payments"]:  # noqa: ASYNC110 - in another process
-                        await anyio.sleep(0.05)
-                await until(lambda: _checkpointed(world), "the checkpoints hold what was answered", worker)
-                held = {name: len(all_sent(target, name)) - len(target.ids(name)) for name in SOURCES}
-                await worker.kill()
-            hold.set()
-            await until(lambda: not target.open, "the held answers went nowhere")
-            assert all(held.values())
-
-            target.rule = accept
-            world.sandbox.clock.advance(41)  # the messages that the dead worker held are visible again
-            async with esm_run(tmp_path, config) as worker:
-                for name in SOURCES:
-                    await until(lambda name=name: set(target.ids(name)) >= sent[name], f"{name} is delivered", worker)
-                assert await world.stop(worker) == 0
-            for name in SOURCES:
-                assert set(target.ids(name)) == sent[name], name
-                assert duplicates(target.ids(name)) == 0, f"{name}: what was answered is never sent again"
-                assert duplicates(all_sent(target, name)) == held[name], f"{name}: only what was under way is repeated"
-            for name in SOURCES[1:]:
-                lanes = target.first_arrivals(name)
-                assert len(lanes) == 2
-                assert all(lane == sorted(lane) for lane in lanes.values()), f"{name}: order of first deliveries"
-            assert not world.sandbox.sqs.queue("orders").messages()
-
-
-def _checkpointed(world: World) -> bool:
-    """Whether every shard is settled in the lease file through what the target has answered."""
-    answered: dict[str, int] = {}
-    for name in ("clicks", "carts"):
-        for arrived in world.target.accepted[name]:
-            for lane, _, position in arrived.records:
-                answered[lane] = max(answered.get(lane, 0), int(str(position)))
-    return all(through == answered.get(shard) for shard, (_, _, through) in world.leases().items())
+            sources = SandboxSources(world, cluster)
+            await sources.fill()
+            await Killed(sources).in_the_middle()
+            assert all(len(world.target.first_arrivals(name)) == 2 for name in STREAMS)
 
 
 SHARDS, PER_SHARD, KILLS = 4, 5000, 5

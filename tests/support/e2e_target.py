@@ -48,6 +48,8 @@ class RecordingTarget:
         """Attempts by mapping, in the order of their arrival."""
         self.accepted: dict[str, list[Arrived]] = defaultdict(list)
         """Those that were answered with success and without a report, in the order of their answers."""
+        self.first_events: dict[str, Event] = {}
+        """The first event of each mapping, as it came."""
         self.open = 0
         """Attempts that wait for their answer."""
         self.port = 0
@@ -73,6 +75,7 @@ class RecordingTarget:
         event = json.loads(await request.read())
         arrived = Arrived(request.path.removeprefix("/"), _records(event))
         self.arrived[arrived.mapping].append(arrived)
+        self.first_events.setdefault(arrived.mapping, event)
         self.open += 1
         try:
             answer = await self.rule(arrived)
