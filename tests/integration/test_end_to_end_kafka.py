@@ -10,6 +10,7 @@ import anyio
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
+from esm.clients.kafka import HEARTBEAT_SECONDS
 from tests.integration.kafka import SCRAM_PASSWORD, USER, Kafka
 from tests.integration.waiting import until as until_asked
 from tests.support.e2e_target import Arrived
@@ -108,6 +109,8 @@ async def test_two_workers_of_a_group_share_it_and_one_takes_over_from_the_other
         await until(lambda: target.open == PARTITIONS, "a batch of each lane is held", one)
         async with esm_run(folders[1], config) as two:
             await until_asked(lambda: _state(kafka, payments, "PreparingRebalance"))
+            await anyio.sleep(HEARTBEAT_SECONDS + 1)  # attempts take so long; the first worker has heard of it by then
+            assert await _state(kafka, payments, "PreparingRebalance")
             assert target.open == PARTITIONS, "the group waits for the attempts"
             assert await _lanes(two, payments) == 0
             watched.release()

@@ -36,9 +36,9 @@ def _members(event: object, pattern: Mapping[str, Pattern], at: str) -> list[str
         return [f"{at} is {event!r}, expected an object"]
     found = [f"{at}.{name} is missing" for name in pattern.keys() - event.keys()]
     found += [f"{at}.{name} is none of AWS's" for name in event.keys() - pattern.keys()]
-    return found + [
-        each for name in pattern.keys() & event.keys() for each in misfits(event[name], pattern[name], name)
-    ]
+    for name in pattern.keys() & event.keys():
+        found += misfits(event[name], pattern[name], f"{at}.{name}")
+    return found
 
 
 def sqs(arn: str) -> Pattern:
