@@ -14,6 +14,7 @@ import anyio
 import structlog
 from msgspec import Struct
 
+from esm.clients.kafka_connections import Opened
 from esm.clients.kafka_errors import not_connected, sentence_of
 from esm.clients.kafka_log import KafkaLog
 from esm.clients.kafka_logins import Login
@@ -83,6 +84,7 @@ class GroupConsumer:
         """When the last heartbeat that was answered was sent, by the clock given to ``join``."""
         self._login = login
         self._log = KafkaLog(settings.mapping)
+        self._opened = Opened()
         self._consumer = self._make()
 
     def _make(self) -> "AIOKafkaConsumer":
@@ -125,10 +127,11 @@ class GroupConsumer:
         subject = self.settings.subject
         self._log.quiet = True
         try:
-            with self._log.listening(), anyio.fail_after(CONNECT_SECONDS):
+            with self._log.listening(), self._opened.noted(), anyio.fail_after(CONNECT_SECONDS):
                 await self._consumer.start()
                 known = await self._consumer.topics()  # asks for all: asking for one may create it
                 partitions = await self._partitions() if self.settings.topic in known else ()
+            self._opened.forget()
         except (KafkaError, OSError, ValueError, AssertionError) as error:  # a TimeoutError is an OSError
             said = [*self._log.reasons, *([] if type(error) is KafkaError else [repr(error)])]
             reasons = self._log.reasons or said
@@ -284,6 +287,7 @@ class GroupConsumer:
 
         The library's own ``stop`` works once: cancelled or stuck, it leaves tasks and sockets behind.
         """
+        self._opened.close()
         with anyio.move_on_after(STOP_SECONDS, shield=True) as scope, self._log.listening():
             await self._consumer.stop()
         if not scope.cancelled_caught:

@@ -196,9 +196,9 @@ class KafkaLaneContract:
         async with opened(world.source()) as lane:
             await take(lane, 1)
         await until(lambda: asyncio.all_tasks() == before)
-        for seconds in (0.0, 0.001, 0.005, 0.02, 0.1):
-            with anyio.move_on_after(seconds):
-                async with world.source().connect():
+        for step in range(16):  # from half a millisecond to half a second, through every step of connecting
+            with anyio.move_on_after(0.0005 * 1.6**step):
+                async with world.source(group=f"{world.group}-{step}").connect():
                     await anyio.sleep_forever()
             await until(lambda: asyncio.all_tasks() == before)
 
