@@ -14,6 +14,7 @@ from esm.sandbox.kafka import MockCluster
 from tests.support.e2e_target import Arrived, numbered
 from tests.support.e2e_world import World, world_in
 from tests.support.killed import POISONED, Killed, discarded, last_positions
+from tests.support.side_by_side import side_by_side
 from tests.support.worker_process import WorkerProcess, esm_run, until
 
 pytestmark = pytest.mark.anyio
@@ -102,6 +103,7 @@ class SandboxSources:
         return await self.world.stop(worker)
 
 
+@side_by_side
 async def test_a_killed_worker_that_starts_again_loses_nothing_of_any_source_and_repeats_what_was_under_way(
     tmp_path: Path,
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.e2e_target import Arrived
 from tests.support.e2e_world import World, world_in
+from tests.support.side_by_side import side_by_side
 from tests.support.worker_process import WorkerProcess, esm_run, until
 
 pytestmark = pytest.mark.anyio
@@ -30,16 +31,8 @@ async def unharmed(world: World, worker: WorkerProcess, body: str) -> None:
     await until(lambda: body in world.target.ids("orders"), f"{body} is delivered", worker)
 
 
-async def test_a_deleted_or_full_lease_file_is_noticed_lanes_close_write_nothing_and_a_queue_goes_on(
-    tmp_path: Path,
-) -> None:
-    async with anyio.create_task_group() as tasks:  # all wait for leases that run out: side by side
-        tasks.start_soon(deleted, tmp_path / "deleted")
-        tasks.start_soon(full, tmp_path / "full")
-        tasks.start_soon(answered_late, tmp_path / "late")
-
-
-async def deleted(folder: Path) -> None:
+@side_by_side
+async def test_a_deleted_lease_file_is_noticed_lanes_close_nothing_is_written_and_a_queue_goes_on(folder: Path) -> None:
     async with world_in(folder) as world:
         stream = world.sandbox.kinesis.create_stream("clicks", 1)
         world.make_queue()
@@ -65,7 +58,8 @@ async def deleted(folder: Path) -> None:
             assert await world.stop(worker) == 0
 
 
-async def full(folder: Path) -> None:
+@side_by_side
+async def test_a_lease_file_on_a_full_disk_is_noticed_lanes_close_and_go_on_when_there_is_room(folder: Path) -> None:
     """No file of the worker may grow: what a full disk is to a process."""
     async with world_in(folder) as world:
         stream = world.sandbox.kinesis.create_stream("clicks", 1)
@@ -87,8 +81,8 @@ async def full(folder: Path) -> None:
             assert await world.stop(worker) == 0
 
 
-async def answered_late(folder: Path) -> None:
-    """A batch is under way when the lease is lost: its answer settles nothing."""
+@side_by_side
+async def test_an_answer_that_comes_after_the_lease_was_lost_settles_nothing(folder: Path) -> None:
     async with world_in(folder) as world:
         stream = world.sandbox.kinesis.create_stream("clicks", 1)
         hold = anyio.Event()

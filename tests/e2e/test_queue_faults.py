@@ -11,6 +11,7 @@ from esm.sandbox.faults import FailEntries, Fault, LoseReply, every, nth
 from esm.sandbox.wire import Exchange, Reply
 from tests.support.e2e_target import Arrived
 from tests.support.e2e_world import world_in
+from tests.support.side_by_side import side_by_side
 from tests.support.worker_process import esm_run, until
 
 pytestmark = pytest.mark.anyio
@@ -55,6 +56,7 @@ async def test_when_one_delete_in_ten_fails_or_a_reply_is_lost_all_is_delivered_
         assert lost.hits > 5
 
 
+@side_by_side
 async def test_only_a_message_whose_delete_is_lost_for_good_is_delivered_again(tmp_path: Path) -> None:
     async with world_in(tmp_path) as world:
         orders = world.make_queue(visibility=5)

@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.e2e_target import Arrived
 from tests.support.e2e_world import world_in
+from tests.support.side_by_side import side_by_side
 from tests.support.worker_process import command, esm_run, until
 
 pytestmark = pytest.mark.anyio
@@ -82,6 +83,7 @@ async def test_a_second_signal_stops_at_once_with_exit_code_1_and_its_leases_are
             assert await world.stop(worker) == 0
 
 
+@side_by_side
 async def test_a_stop_takes_no_longer_than_its_grace_period(tmp_path: Path) -> None:
     async with world_in(tmp_path) as world:
         world.make_queue(visibility=600).send_many(["a"])
@@ -229,6 +231,7 @@ async def test_of_two_workers_with_one_lease_file_the_second_waits_and_takes_ove
                 assert await world.stop(two) == 0
 
 
+@side_by_side
 async def test_a_worker_that_was_frozen_until_its_leases_were_taken_sends_and_writes_nothing_more(
     tmp_path: Path,
 ) -> None:

@@ -10,6 +10,7 @@ from esm.engine.lease_keeper import FAILOVER_SECONDS
 from esm.sandbox.kafka import MockCluster
 from tests.support.e2e_target import Arrived, Drop
 from tests.support.e2e_world import FAILED, Settings, World, world_in
+from tests.support.side_by_side import side_by_side
 from tests.support.worker_process import esm_run, until
 
 pytestmark = pytest.mark.anyio
@@ -51,6 +52,7 @@ async def test_an_iterator_that_expires_behind_a_blocked_batch_costs_no_record_a
         assert world.target.ids("clicks") == sent, "each once, in order"
 
 
+@side_by_side
 async def test_leases_are_renewed_and_the_admin_server_answers_while_a_python_handler_blocks(tmp_path: Path) -> None:
     """The handler blocks for longer than a lease lives without being renewed."""
     (tmp_path / "app.py").write_text(HANDLER)

@@ -1,0 +1,13 @@
+"""What tests of the whole command share."""
+
+import pytest
+
+from tests.support.side_by_side import SCENARIO, Results, run_all
+
+
+@pytest.fixture(scope="session")
+async def beside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Results of the chosen tests that run side by side: see tests/support/side_by_side.py."""
+    chosen = [getattr(item, "obj", None) for item in request.session.items]
+    scenarios = dict(getattr(test, SCENARIO) for test in chosen if hasattr(test, SCENARIO))
+    return await run_all(scenarios.items(), tmp_path_factory.mktemp("beside"))
