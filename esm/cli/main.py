@@ -1,5 +1,6 @@
 """The ``esm`` command.  Each of its commands lives in a file of its own, and only the one that runs is imported."""
 
+import gc
 import importlib
 from typing import Annotated, Any
 
@@ -34,9 +35,15 @@ class LazyCommands(TyperGroup):
 
 
 def _imported(name: str) -> Any:
+    from esm.cli.quick_imports import quick_imports
+
     module, _, function = COMMANDS[name][0].partition(":")
     alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    alone.command(name, short_help=COMMANDS[name][1])(getattr(importlib.import_module(module), function))
+    with quick_imports():
+        command = getattr(importlib.import_module(module), function)
+    if name != "run":  # it does so itself, once it runs
+        gc.enable()
+    alone.command(name, short_help=COMMANDS[name][1])(command)
     return typer.main.get_command(alone)
 
 
@@ -71,6 +78,7 @@ def esm(
 
 def main() -> None:
     """Entry point of the console script."""
+    gc.disable()  # nothing that is made on the way up goes away again
     app(prog_name="esm")
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+START_SECONDS = 5.0
+"""After which a worker counts as started, whether its mappings are ready or not."""
 SAY_AGAIN_SECONDS = 5.0
 """How often a terminal is told what a stop waits for."""
 
@@ -35,7 +37,6 @@ def run(config: ConfigPath, log_level: LogLevel = "info") -> None:
     Then what runs may end; a second signal stops at once.  Exit code 0 after a stop, 1 when the worker could not start
     or had to be stopped by force, 2 for a wrong configuration.
     """
-    gc.disable()  # nothing that is made on the way up goes away again
     configure(log_level, console=sys.stderr.isatty())
     loaded = _loaded(config)
     raise typer.Exit(_served(loaded))
@@ -67,8 +68,11 @@ async def _serve(loaded: Loaded) -> int:
     """Run until stopped; answers the exit code."""
     import anyio
 
-    from esm.admin.server import serve
-    from esm.assembly import assembled
+    from esm.clients.trust import trusting_later
+
+    with trusting_later():
+        from esm.admin.server import serve
+        from esm.assembly import assembled
     from esm.domain.errors import EsmError
 
     config, clean = loaded.config, False
@@ -81,10 +85,9 @@ async def _serve(loaded: Loaded) -> int:
                 for notice in loaded.notices:
                     log.warning("config_notice", notice=str(notice))
                 log.info("worker_started", mappings=len(config.mappings), admin=f"{config.admin.host}:{port}")
-                gc.freeze()
-                gc.enable()
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(_obey, signals, live.worker)
+                    tasks.start_soon(_collect_once_started, live.worker)
                     clean = await live.worker.run()
                     tasks.cancel_scope.cancel()
         except EsmError as error:
@@ -92,6 +95,17 @@ async def _serve(loaded: Loaded) -> int:
             return FAILED
     log.info("worker_stopped", clean=clean)
     return 0 if clean else FAILED
+
+
+async def _collect_once_started(worker: "Worker") -> None:
+    """Look for garbage from now on, but never again at what was made on the way up: it stays."""
+    import anyio
+
+    with anyio.move_on_after(START_SECONDS):
+        while not all(mapping.ready for mapping in worker.statuses()):  # noqa: ASYNC110 - nothing tells when it is
+            await anyio.sleep(0.05)
+    gc.freeze()
+    gc.enable()
 
 
 async def _obey(signals: "AsyncIterator[signal.Signals]", worker: "Worker") -> None:

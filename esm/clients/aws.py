@@ -18,6 +18,7 @@ from aiobotocore.session import AioSession, get_session
 from msgspec import Struct
 
 from esm.clients.aws_errors import AWS_ERRORS, HOW_TO_LOG_IN, AwsFailure, Kind, Subject, translate
+from esm.clients.aws_models import read_quickly
 from esm.clients.aws_tls import PlainHttp, SharedTls
 from esm.domain.errors import NotReady
 
@@ -179,6 +180,7 @@ class AwsClients:
             # A client that was made without credentials would never look for them again.
             if await self._session.get_credentials() is None:
                 raise NotReady(f"AWS service {key.service}: no AWS credentials were found: {HOW_TO_LOG_IN}.")
+            read_quickly(self._session)
             context = self._context(key)
             client = await context.__aenter__()
         except AWS_ERRORS as error:
