@@ -20,7 +20,7 @@ from esm.clock import SystemClock
 from esm.config.mapping import MappingConfig, OnDestinationFailure
 from esm.config.models import Config, SqliteLeases
 from esm.config.sources import SourceKind, StartingPosition
-from esm.config.targets import DEFAULT_TIMEOUT_IN_SECONDS, HttpTarget, LambdaTarget, PythonTarget, ResolvedTarget
+from esm.config.targets import HttpTarget, LambdaTarget, PythonTarget, ResolvedTarget
 from esm.domain.arn import Arn
 from esm.domain.delivery import NewDelivery, QueueDelivery, StreamDelivery
 from esm.domain.events import DynamoDBKind, EventKind, KafkaKind, KinesisKind, Origin, SqsKind
@@ -136,7 +136,7 @@ class _Assembly:
             uuid=mapping.uuid,
             source_kind=mapping.kind.value,
             source_name=mapping.source_name,
-            source=self._source(mapping, target, resolved, metrics),
+            source=self._source(mapping, target, metrics),
             kind=kind,
             target=target,
             target_name=resolved.name,
@@ -203,11 +203,9 @@ class _Assembly:
             )
         )
 
-    def _source(
-        self, mapping: MappingConfig, target: Target, resolved: ResolvedTarget, metrics: MappingMetrics
-    ) -> Source:
+    def _source(self, mapping: MappingConfig, target: Target, metrics: MappingMetrics) -> Source:
         if mapping.kind is SourceKind.KAFKA:
-            return self._kafka(mapping, resolved)
+            return self._kafka(mapping, target)
         arn = mapping.arn
         assert arn is not None, "only Kafka mappings have no ARN"
         region, endpoint = self._region(mapping), mapping.endpoint_url
@@ -249,23 +247,26 @@ class _Assembly:
             metrics,
         )
 
-    def _kafka(self, mapping: MappingConfig, resolved: ResolvedTarget) -> Source:
+    def _kafka(self, mapping: MappingConfig, target: Target) -> Source:
         from esm.clients.kafka import KafkaSettings
         from esm.clients.kafka_logins import Access
         from esm.sources.kafka import KafkaSource
 
-        # A rebalance lets running attempts end; the group stands still for as long as the longest takes.
-        seconds = resolved.settings.timeout_in_seconds or DEFAULT_TIMEOUT_IN_SECONDS
         settings = KafkaSettings(
             mapping=mapping.name,
             bootstrap_servers=mapping.bootstrap_servers,
             topic=mapping.topic,
             group=mapping.consumer_group_id,
-            hand_over=float(seconds + 5),
         )
+
+        async def longest() -> float:
+            return (await target.time_limit()).seconds
+
         accesses = [Access(str(each.type), each.uri) for each in mapping.access]
         jitter = self._chance.jitter
-        return KafkaSource(settings, self._clock, jitter, _starting(mapping), accesses, mapping.uses_tls, self._aws)
+        return KafkaSource(
+            settings, self._clock, jitter, _starting(mapping), accesses, mapping.uses_tls, self._aws, longest
+        )
 
     def _region(self, mapping: MappingConfig) -> str:
         return mapping.source_region or self._config.aws.region or os.environ.get("AWS_REGION") or NO_REGION

@@ -47,7 +47,8 @@ class Lane(Protocol):
         """One reply of the source: up to ``limit`` records and about ``size`` bytes, oldest first.
 
         Empty after ``wait`` seconds without any.  Pacing, retries of throttles, 5xx, timeouts and expired iterators
-        are the lane's own.  Not cancelled by a soft stop: the answer may already be under way.
+        are the lane's own.  A soft stop does not cancel the receive of a queue, whose answer may already be under way;
+        it cancels all others, so they must be able to read the same again.
         Raises LaneFailed when the source stays unreadable, LaneLost when the lane belongs to someone else.
         """
         ...

@@ -60,6 +60,7 @@ class Deliverer:
         """Return once every record of ``batch`` is settled, left or (at a stop) given up.  Raises LaneLost."""
         machine = self._plan.new_delivery(batch.records, self._clock.instant())
         self._metrics.in_flight.inc()
+        given_up: Sequence[Record] = ()
         try:
             while (step := machine.next_step(self._clock.instant())) is not None and self._may(step):
                 match step:
@@ -69,10 +70,12 @@ class Deliverer:
                         await self._attempt(machine, step)
                     case Discard():
                         await self._discard(machine, step)
-            await self._give_up(machine.pending)
+            given_up = self._give_up(machine.pending)
+            await self._lane.release(given_up)
         except anyio.get_cancelled_exc_class():
+            given_up = given_up or self._give_up(self._idle(machine))
             with anyio.move_on_after(RELEASE_SECONDS, shield=True):
-                await self._give_up(self._idle(machine))
+                await self._lane.release(given_up)
             raise
         finally:
             self._metrics.in_flight.dec()
@@ -93,11 +96,12 @@ class Deliverer:
         held = {record.at for record in step.records}
         return [record for record in machine.pending if record.at not in held]
 
-    async def _give_up(self, records: Sequence[Record]) -> None:
-        """Records that stay unsettled: a queue gets them back at once, the source of an ordered lane still has them."""
-        if records and not self._plan.ordered:
-            self._forget(records)
-            await self._lane.release(records)
+    def _give_up(self, records: Sequence[Record]) -> Sequence[Record]:
+        """What is to be released: messages go back to their queue; an ordered lane's source still has its records."""
+        if self._plan.ordered:
+            return ()
+        self._forget(records)
+        return records
 
     # -- attempts
 
@@ -105,18 +109,25 @@ class Deliverer:
         if not await self._slot():
             return
         try:
-            # Age may have run out or a stop have come while it queued for the slot.
-            if machine.next_step(self._clock.instant()) != step or not self._may(step):
-                return
-            if not self._lane.owned():
-                raise LaneLost(f"Lane {self._lane.id} is no longer ours; nothing more is sent from it.")
-            usable = self._lane.usable(step.records, self._tools.needed)
-            if len(usable) < len(step.records):
-                self._forget(machine.on_gone(usable))
-                return
-            await self._invoke(machine, step)
+            verdict = await self._with_a_slot(machine, step)
         finally:
             self._tools.slots.give_back()
+        if verdict is not None:
+            await self._apply(verdict, step)
+
+    async def _with_a_slot(self, machine: Delivery, step: Invoke) -> Verdict | None:
+        """None: nothing was sent, since age or receipts ran out or a stop came while it queued for the slot."""
+        if machine.next_step(self._clock.instant()) != step or not self._may(step):
+            return None
+        if not self._lane.owned():
+            raise LaneLost(f"Lane {self._lane.id} is no longer ours; nothing more is sent from it.")
+        usable = self._lane.usable(step.records, self._tools.needed)
+        if len(usable) < len(step.records):
+            gone = machine.on_gone(usable)
+            self._log("receipts_ran_out", gone, request_id=step.request_id)
+            self._forget(gone)
+            return None
+        return await self._invoke(machine, step)
 
     async def _slot(self) -> bool:
         """Take a slot; False when a stop cut the wait short, which it does not for the messages of a queue."""
@@ -128,17 +139,16 @@ class Deliverer:
             return True
         return False
 
-    async def _invoke(self, machine: Delivery, step: Invoke) -> None:
+    async def _invoke(self, machine: Delivery, step: Invoke) -> Verdict:
         event = self._plan.kind.frame(self._lane.id, step.records)
         if len(event) > EVENT_BYTES:
-            await self._apply(machine.on_too_large(self._clock.instant()), step)
-            return
+            return machine.on_too_large(self._clock.instant())
         result = await self._send(event, step)
         if isinstance(result, Failed) and result.still_running is not None:
             await self._wait_for_handler(result.still_running, step)
         if not self._lane.owned():
             raise LaneLost(f"Lane {self._lane.id} was lost during an attempt; its result is ignored.")
-        await self._apply(machine.on_result(result, self._clock.instant()), step)
+        return machine.on_result(result, self._clock.instant())
 
     async def _send(self, event: bytes, step: Invoke) -> Outcome:
         began = self._clock.instant()
@@ -156,11 +166,9 @@ class Deliverer:
     async def _wait_for_handler(self, handler: Finishing, step: Invoke) -> None:
         """A timed-out handler that goes on keeps slot and key: one key is never in two attempts at once."""
         self._log("handler_still_running", step.records, request_id=step.request_id)
-        self.running[step.request_id] = float("inf")
-        try:
-            await handler.wait()
-        finally:
-            self.running.pop(step.request_id, None)
+        self.running[step.request_id] = float("inf")  # stays there when cancelled, as in `_send`
+        await handler.wait()
+        del self.running[step.request_id]
 
     async def _apply(self, verdict: Verdict, step: Invoke) -> None:
         self._metrics.invocations[verdict.how].inc()
@@ -174,8 +182,8 @@ class Deliverer:
 
     async def _settle(self, records: Sequence[Record], outcome: str) -> None:
         self._forget(records)
-        self._metrics.settled[outcome].inc(len(records))
         await self._lane.settle(records, self._holdings.mark())
+        self._metrics.settled[outcome].inc(len(records))
 
     def _forget(self, records: Sequence[Record]) -> None:
         """They need no more memory: settled, or left to whoever has them."""

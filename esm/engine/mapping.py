@@ -7,6 +7,7 @@ from typing import cast
 import anyio
 import structlog
 from anyio.abc import TaskGroup
+from msgspec import Struct
 
 from esm.domain.delivery import Chance
 from esm.domain.errors import EsmError, LaneLost, NotReady
@@ -28,6 +29,8 @@ TRY_AGAIN = Backoff(base=1, cap=60)
 """While source or target are not as the mapping needs them, or after an error that nobody expected."""
 STEADY_SECONDS = 300.0
 """A mapping that ran for so long has not failed in a row."""
+END_SECONDS = 5.0
+"""What lanes of a session that cannot go on may take beyond their longest attempt."""
 SAY_AGAIN_SECONDS = 300.0
 """A sentence that was logged is logged again after so long."""
 
@@ -53,6 +56,14 @@ class _OpenLane:
             self.pipeline.lose(LaneLost(f"Lane {lane} belongs to another worker now."))
 
 
+class _Trouble(Struct, frozen=True):
+    """Why a lane was closed that is to be read again."""
+
+    why: str
+    oldest: float | None
+    """Epoch seconds at which its oldest unsettled record arrived."""
+
+
 class Mapping:
     """Runs one plan until it is stopped; an error of it touches no other mapping."""
 
@@ -65,6 +76,9 @@ class Mapping:
         self._session = anyio.CancelScope()
         self._connected = False
         self._stop = anyio.Event()
+        self._over = anyio.Event()
+        """Of the session: a stop was asked for, or it cannot go on."""
+        self._failure: Exception | None = None
         self._deadline = float("inf")
         self._changed = anyio.Event()
         self._state = "starting"
@@ -74,7 +88,7 @@ class Mapping:
         """Whether a stop ran out of time: something was cancelled."""
         self.seconds: float | None = None
         """How long an attempt may take; None until the target was asked."""
-        self._troubles: dict[LaneId, str] = {}
+        self._troubles: dict[LaneId, _Trouble] = {}
         metrics.age_is(self._age)
 
     # -- what others see
@@ -88,11 +102,15 @@ class Mapping:
 
     def _trouble(self) -> str | None:
         """Why a lane that was closed is not read again yet."""
-        for lane, why in self._troubles.items():
-            now = self._lanes.get(lane)
-            if now is None or now.pipeline is None or not now.pipeline.reads:
-                return why
-        return None
+        return next((trouble.why for trouble in self._unread()), None)
+
+    def _unread(self) -> Sequence["_Trouble"]:
+        """What keeps lanes closed; a lane that is read again is in no trouble."""
+        for lane in self._lanes.keys() & self._troubles.keys():
+            pipeline = self._lanes[lane].pipeline
+            if pipeline is not None and pipeline.reads:
+                del self._troubles[lane]
+        return list(self._troubles.values())
 
     def open_polls(self) -> Sequence[float]:
         """When the reads that a stop lets end have come back at the latest (elapsed)."""
@@ -109,6 +127,7 @@ class Mapping:
         self._deadline = min(self._deadline, deadline)
         self._state = "stopping"
         self._stop.set()
+        self._over.set()
         if not self._connected:
             self._session.cancel()
         for lane in self._lanes.values():
@@ -119,7 +138,7 @@ class Mapping:
 
     def _age(self) -> float:
         now = self._clock.instant().epoch
-        oldest = [lane.oldest for lane in self._pipelines()]
+        oldest = [*(lane.oldest for lane in self._pipelines()), *(trouble.oldest for trouble in self._unread())]
         return max([0.0, *(now - arrived for arrived in oldest if arrived is not None)])
 
     # -- its life
@@ -174,6 +193,7 @@ class Mapping:
                 return
             self._connected = True
             self._troubles.clear()
+            self._over, self._failure = anyio.Event(), None
             self._state, self._why = "running", None
             if self._said[0]:
                 log.info("mapping_ready", mapping=self.plan.name)
@@ -215,28 +235,47 @@ class Mapping:
     # -- lanes
 
     async def _run_lanes(self, feed: LaneFeed, tools: Tools) -> None:
-        """Follow the feed until a stop, then until every lane has ended."""
+        """Follow the feed until a stop, then until every lane has ended.  Raises what the session failed by."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._follow, feed, tools, tasks)
-            await self._stop.wait()
+            await self._over.wait()
             while self._lanes:
                 self._changed = anyio.Event()
                 await self._changed.wait()
             tasks.cancel_scope.cancel()
+        if self._failure is not None:
+            raise self._failure
+
+    def _end_session(self, error: Exception) -> None:
+        """Begin anew after what ``error`` was; other lanes' attempts may end first, or they would run twice at once."""
+        self._failure = self._failure or error
+        self._failed(error)
+        self._over.set()
+        deadline = self._clock.instant().elapsed + (self.seconds or 0.0) + END_SECONDS
+        for lane in self._lanes.values():
+            lane.stop(min(deadline, self._deadline))
 
     async def _follow(self, feed: LaneFeed, tools: Tools, tasks: TaskGroup) -> None:
+        try:
+            await self._obey(feed, tools, tasks)
+        except Exception as error:  # noqa: BLE001 - the session's, and raised at its end
+            self._end_session(error)
+
+    async def _obey(self, feed: LaneFeed, tools: Tools, tasks: TaskGroup) -> None:
         while True:
             match await feed.change():
                 case Granted(id=lane, lane=opens):
-                    if not self._stop.is_set():
+                    if not self._over.is_set():
                         self._lanes[lane] = open_lane = _OpenLane(feed)
                         tasks.start_soon(self._run_lane, lane, opens, open_lane, tools)
                 case Leaving(id=lane, deadline=deadline):
+                    self._troubles.pop(lane, None)
                     if lane in self._lanes:
                         self._lanes[lane].stop(deadline)
                     else:
                         await feed.left(lane)
                 case Gone(id=lane):
+                    self._troubles.pop(lane, None)
                     if lane in self._lanes:
                         self._lanes[lane].lose(lane)
 
@@ -246,11 +285,13 @@ class Mapping:
         try:
             await self._work_lane(opens, open_lane, tools)
         except EsmError as error:
-            if not isinstance(error, LaneLost):
-                self._troubles[lane] = str(error)
-            log.warning("lane_closed", mapping=self.plan.name, lane=lane.name, why=str(error))
-        else:
             self._troubles.pop(lane, None)
+            if not isinstance(error, LaneLost):
+                oldest = open_lane.pipeline.oldest if open_lane.pipeline else None
+                self._troubles[lane] = _Trouble(str(error), oldest)
+            log.warning("lane_closed", mapping=self.plan.name, lane=lane.name, why=str(error))
+        except Exception as error:  # noqa: BLE001 - a bug of one lane: the session ends, its other attempts first
+            self._end_session(error)
         finally:
             open_lane.pipeline = None
             self._metrics.lanes.set(len(self._pipelines()))
@@ -264,8 +305,10 @@ class Mapping:
             async with opens as opened:
                 open_lane.pipeline = pipeline = Pipeline(tools, opened, self._buffer)
                 self._metrics.lanes.set(len(self._pipelines()))
-                await pipeline.run()
-                self.cut |= pipeline.cut
+                try:
+                    await pipeline.run()
+                finally:
+                    self.cut |= pipeline.cut and self._stop.is_set()
 
 
 def _leaves(error: BaseException) -> Iterable[BaseException]:

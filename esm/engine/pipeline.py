@@ -23,6 +23,8 @@ log = structlog.get_logger()
 
 READ_SECONDS = 20.0
 """How long one read may wait for records: a long poll."""
+LEAVE_SECONDS = 10.0
+"""What a lane that failed may take to have everything durable, before it is given back to its feed."""
 MOST_RECORDS = 10_000
 """What an ordered lane reads at once at most; the vendors' own limits are not above it."""
 AHEAD_RECORDS, AHEAD_BYTES = 1_000, 2 * 1_048_576
@@ -41,10 +43,11 @@ class Pipeline:
         self._stopping = Stopping(tools.clock)
         self._deliverer = Deliverer(tools, lane, self._holdings, self._stopping, self._freed)
         self._scope = anyio.CancelScope()
+        self._leaving = anyio.CancelScope()
         self._room_news = anyio.Event()
         self._window_news = anyio.Event()
         self._done = anyio.Event()
-        self._tasks: TaskGroup
+        self._tasks: TaskGroup | None = None
         self._ended: LaneEnd | None = None
         self._marked: Mark | None = lane.resumed
         self._record_bytes = 0.0  # of the last read, on average
@@ -76,13 +79,18 @@ class Pipeline:
         self._stopping.ask(deadline)
         if self._stopping.deadline != float("inf"):
             left = self._stopping.deadline - self._clock.instant().elapsed
-            self._scope.deadline = min(self._scope.deadline, anyio.current_time() + max(0.0, left))
-        self._wake()
+            self._end_by(anyio.current_time() + max(0.0, left))
+        self._dispatch()
+
+    def _end_by(self, moment: float) -> None:
+        self._scope.deadline = min(self._scope.deadline, moment)
+        self._leaving.deadline = min(self._leaving.deadline, moment)
 
     def lose(self, why: LaneLost) -> None:
         """The lane is somebody else's: end now and write nothing."""
         self._fail(why)
         self._scope.cancel()
+        self._leaving.cancel()
 
     # -- its life
 
@@ -96,14 +104,16 @@ class Pipeline:
                 await self._work()
             if isinstance(self._failure, LaneLost):
                 raise self._failure
-            self.cut = self._scope.cancelled_caught
-            with anyio.CancelScope(deadline=self._scope.deadline) as leaving:
+            if self._failure is not None:  # what cannot be read may be impossible to settle, too
+                self._leaving.deadline = min(self._leaving.deadline, anyio.current_time() + LEAVE_SECONDS)
+            with self._leaving:
                 await self._leave()
-            if leaving.cancelled_caught:
+            if self._leaving.cancelled_caught and not isinstance(self._failure, LaneLost):
                 log.warning("lane_not_flushed", mapping=self._plan.name, lane=self._lane.id.name, why="time ran out")
             if self._failure is not None:
                 raise self._failure
         finally:
+            self.cut = self._scope.cancelled_caught or self._leaving.cancelled_caught
             self._buffer.add(-self._holdings.size)
             self._metrics.lag_ends(self._lane.id.name)
 
@@ -120,6 +130,8 @@ class Pipeline:
                     with anyio.move_on_after(RELEASE_SECONDS, shield=True):
                         await self._lane.release(unsent)
                 raise
+            finally:
+                self._tasks = None
             tasks.cancel_scope.cancel()
 
     async def _leave(self) -> None:
@@ -227,7 +239,9 @@ class Pipeline:
     # -- batches
 
     def _dispatch(self) -> None:
-        """Start what is ready: after a read, after a batch ended, when a window's time comes."""
+        """Start what is ready: after a read, after a batch ended, when a window's time comes, at a stop."""
+        if self._tasks is None:
+            return
         if self._stopping.asked and self._plan.ordered:
             self._sublanes.drop()
         # At a stop, and when nothing more will come, there is no window to wait for.

@@ -1,9 +1,10 @@
 """A Kafka topic, read as a member of a consumer group: a ``ports.Source``."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
+from msgspec.structs import replace
 
 from esm.clients.aws import AwsClients
 from esm.clients.kafka import CONNECT_SECONDS, GroupConsumer, KafkaSettings
@@ -17,6 +18,8 @@ from esm.sources.kafka_start import Starts
 
 __all__ = ["Access", "KafkaSettings", "KafkaSource"]
 
+HAND_OVER_SECONDS = 5.0
+"""What a lane may take to leave beyond its longest attempt."""
 CLOSE_SECONDS = 8.0
 """For the last commits."""
 
@@ -25,7 +28,8 @@ class KafkaSource:
     """One topic for one mapping.  Speaks asyncio, as aiokafka does.
 
     ``accesses`` and ``tls`` say how to log in; secrets are read at each ``connect``.  ``starting`` counts where the
-    group has no commit.  ``aws`` reads secrets that are named by an ARN.
+    group has no commit.  ``aws`` reads secrets that are named by an ARN.  ``longest`` tells how many seconds an attempt
+    may take, for which a rebalance waits.
     """
 
     def __init__(
@@ -37,7 +41,9 @@ class KafkaSource:
         accesses: Sequence[Access] = (),
         tls: bool = False,
         aws: AwsClients | None = None,
+        longest: Callable[[], Awaitable[float]] | None = None,
     ) -> None:
+        self._longest = longest
         self._settings, self._clock, self._jitter = settings, clock, jitter
         self._accesses, self._tls, self._aws = accesses, tls, aws
         self._starts = Starts(settings.mapping, settings.topic, starting)
@@ -50,7 +56,10 @@ class KafkaSource:
         not be used.
         """
         login = await login_of(self._accesses, self._tls, self._aws, self._settings.subject)
-        consumer = GroupConsumer(self._settings, login)
+        settings = self._settings
+        if self._longest is not None:
+            settings = replace(settings, hand_over=await self._longest() + HAND_OVER_SECONDS)
+        consumer = GroupConsumer(settings, login)
         feed = GroupFeed(consumer, self._starts, self._clock, self._jitter)
         raised: Exception | None = None
         try:

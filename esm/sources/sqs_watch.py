@@ -14,14 +14,17 @@ class QueueWatch:
 
     def __init__(self, queue: Calls, state: QueueState, shelter: Shelter, clock: Clock) -> None:
         self._queue, self._shelter, self._clock = queue, shelter, clock
-        self._visibility = state.visibility
+        self._visibility = self._at_first = state.visibility
         self._waiting: int | None = state.waiting
         self._due = clock.instant().elapsed + ASK_SECONDS
 
     @property
     def visibility(self) -> int:
-        """Whole seconds for which the queue hides what is received."""
-        return self._visibility
+        """Whole seconds for which messages are to be hidden: what the queue says, or said when it was connected.
+
+        Attempts are timed by the latter, so a queue whose visibility was lowered since is asked for more.
+        """
+        return max(self._visibility, self._at_first)
 
     def look(self) -> None:
         """Ask the queue once more if the last answer is old; never waits."""

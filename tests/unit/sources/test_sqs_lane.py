@@ -270,6 +270,14 @@ async def test_a_visibility_that_changed_is_followed() -> None:
         assert [visibility for *_, visibility in b.queue.receives] == [30, 30, 30, 120]
 
 
+async def test_a_visibility_that_was_lowered_leaves_what_attempts_are_timed_by() -> None:
+    async with bench(visibility=120) as b:
+        b.queue.visibility = 30
+        for _ in range(4):
+            await b.lane.read(10, SIZE, 20)
+        assert [visibility for *_, visibility in b.queue.receives] == [120, 120, 120, 120]
+
+
 # -- releases
 
 
