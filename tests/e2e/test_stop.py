@@ -13,6 +13,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from esm.sandbox.faults import Fault, Hang
 from tests.support.e2e_target import Arrived
 from tests.support.e2e_world import world_in
 from tests.support.side_by_side import side_by_side
@@ -108,12 +109,48 @@ async def test_a_stop_takes_no_longer_than_its_grace_period(tmp_path: Path) -> N
         assert world.sandbox.sqs.queue("orders").in_flight_count == 1, "the target may still be at it"
 
 
-async def test_a_signal_on_the_way_up_ends_it_too(tmp_path: Path) -> None:
+@side_by_side
+async def test_a_python_handler_that_never_returns_keeps_no_process_beyond_the_grace_period(folder: Path) -> None:
+    (folder / "app.py").write_text(
+        "import pathlib, time\n"
+        "def handle(event, context):\n"
+        "    pathlib.Path('began').touch()\n"
+        "    while True:\n"
+        "        time.sleep(1)\n"
+    )
+    async with world_in(folder) as world:
+        world.sandbox.kinesis.create_stream("clicks", 1).put("a", b"a")
+        python = {"python": {"handler": "app:handle"}}
+        config = world.config(world.stream(target=python), worker={"grace_period_in_seconds": 1})
+        async with esm_run(folder, config) as worker:
+            await until((folder / "began").exists, "the handler runs", worker)
+            worker.signal(signal.SIGTERM)
+            assert await worker.ended(within=20) == 1
+        [(_, owner, through)] = world.leases().values()
+        assert (owner, through) == (None, None), "its lease is given back without a checkpoint"
+
+
+async def test_a_stop_while_no_source_answers_takes_no_time_and_is_clean(tmp_path: Path) -> None:
     async with world_in(tmp_path) as world:
+        for operation in ("sqs:GetQueueUrl", "kinesis:DescribeStreamSummary", "streams:DescribeStream", "lambda:*"):
+            world.sandbox.faults.add(Fault(operation, Hang()))
         world.make_queue()
-        async with esm_run(tmp_path, world.config(world.queue())) as worker:
-            await worker.log("worker_started")
-            assert await world.stop(worker) == 0
+        world.make_queue("other")
+        with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts connections and says nothing
+            config = world.config(
+                world.queue(),
+                world.stream(),
+                world.table(),
+                world.queue("other", function_name="f"),
+                world.topic(f"127.0.0.1:{silent.getsockname()[1]}"),
+            )
+            async with esm_run(tmp_path, config) as worker:
+                await until(lambda: len(world.sandbox.calls.counts) >= 3, "it asks them all", worker)
+                began = time.monotonic()
+                worker.signal(signal.SIGTERM)
+                assert await worker.ended(within=30) == 0
+                assert time.monotonic() - began < 15
+                assert worker.said("worker_stopped", clean=True)
 
 
 async def test_a_terminal_is_told_what_a_stop_waits_for(tmp_path: Path) -> None:
@@ -241,6 +278,7 @@ async def test_a_worker_that_was_frozen_until_its_leases_were_taken_sends_and_wr
         async with esm_run(tmp_path, config) as one:
             stream.put("a", b"a")
             await until(lambda: world.target.ids("clicks") == ["a"], "the first works", one)
+            await until(lambda: next(iter(world.leases().values()))[2] is not None, "its checkpoint is written", one)
             one.signal(signal.SIGSTOP)
             async with esm_run(tmp_path, config) as two:
                 stream.put("b", b"b")
