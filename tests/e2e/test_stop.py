@@ -109,21 +109,30 @@ async def test_a_stop_takes_no_longer_than_its_grace_period(tmp_path: Path) -> N
         assert world.sandbox.sqs.queue("orders").in_flight_count == 1, "the target may still be at it"
 
 
-@side_by_side
-async def test_a_python_handler_that_never_returns_keeps_no_process_beyond_the_grace_period(folder: Path) -> None:
-    (folder / "app.py").write_text(
-        "import pathlib, time\n"
-        "def handle(event, context):\n"
-        "    pathlib.Path('began').touch()\n"
-        "    while True:\n"
-        "        time.sleep(1)\n"
-    )
-    async with world_in(folder) as world:
+STUCK = """\
+import pathlib, time
+
+def handle(event, context):
+    pathlib.Path("began").touch()
+    while True:
+        time.sleep(1)
+"""
+
+
+@pytest.mark.parametrize("heard", [True, False])
+async def test_a_python_handler_that_never_returns_keeps_no_process_beyond_the_grace_period(
+    tmp_path: Path, heard: bool
+) -> None:
+    """Whether anybody reads what the worker logs, or not."""
+    (tmp_path / "app.py").write_text(STUCK)
+    async with world_in(tmp_path) as world:
         world.sandbox.kinesis.create_stream("clicks", 1).put("a", b"a")
         python = {"python": {"handler": "app:handle"}}
         config = world.config(world.stream(target=python), worker={"grace_period_in_seconds": 1})
-        async with esm_run(folder, config) as worker:
-            await until((folder / "began").exists, "the handler runs", worker)
+        async with esm_run(tmp_path, config) as worker:
+            await until((tmp_path / "began").exists, "the handler runs", worker)
+            if not heard:
+                await worker.stop_listening()
             worker.signal(signal.SIGTERM)
             assert await worker.ended(within=20) == 1
         [(_, owner, through)] = world.leases().values()

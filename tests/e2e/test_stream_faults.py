@@ -1,6 +1,7 @@
 """Streams through ``esm run`` when iterators expire, handlers block and records kill their target."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
@@ -127,31 +128,39 @@ async def poisoned(world: World, worker_config: Settings, sent: list[str], name:
     return [arrived.ids for arrived in world.target.arrived[name]]
 
 
-@pytest.mark.parametrize("kind", ["kinesis", "dynamodb", "kafka"])
+KINDS = {"kinesis": "KinesisBatchInfo", "dynamodb": "DDBStreamBatchInfo", "kafka": "KafkaBatchInfo"}
+
+
+async def filled(world: World, cluster: MockCluster, kind: str, sent: Sequence[str], **options: object) -> Settings:
+    """A source called "lane" that holds ``sent`` in one lane; a mapping of it with ``options``."""
+    match kind:
+        case "kinesis":
+            stream = world.sandbox.kinesis.create_stream("lane", 1)
+            stream.put_many(("key", each.encode()) for each in sent)
+            return world.stream("lane", **options)
+        case "dynamodb":
+            table = world.make_table("lane")
+            for each in sent:
+                table.put({"pk": {"S": each}})
+            return world.table("lane", **options)
+        case _:
+            cluster.create_topic("lane")
+            async with cluster.producer() as producer:
+                for each in sent:
+                    _ = await producer.send("lane", each.encode())
+                await producer.flush()
+            return world.topic(cluster.bootstrap_servers, "lane", **options)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_a_batch_is_halved_down_to_its_poison_which_is_retried_once_and_stored(tmp_path: Path, kind: str) -> None:
     sent = [f"{number:03d}" for number in range(40, 48)]
     options = {"batch_size": 8, "bisect_batch_on_function_error": True, "maximum_retry_attempts": 1, **ON_FAILURE}
     with MockCluster() as cluster:
         async with world_in(tmp_path) as world:
-            match kind:
-                case "kinesis":
-                    stream = world.sandbox.kinesis.create_stream("lane", 1)
-                    stream.put_many(("key", each.encode()) for each in sent)
-                    mapping, info = world.stream("lane", **options), "KinesisBatchInfo"
-                case "dynamodb":
-                    table = world.make_table("lane")
-                    for each in sent:
-                        table.put({"pk": {"S": each}})
-                    mapping, info = world.table("lane", **options), "DDBStreamBatchInfo"
-                case _:
-                    cluster.create_topic("lane")
-                    async with cluster.producer() as producer:
-                        for each in sent:
-                            _ = await producer.send("lane", each.encode())
-                        await producer.flush()
-                    mapping, info = world.topic(cluster.bootstrap_servers, "lane", **options), "KafkaBatchInfo"
+            mapping = await filled(world, cluster, kind, sent, **options)
             attempts = await poisoned(world, world.config(mapping), sent, "lane")
-            assert attempts[-8:] == [
+            assert attempts == [
                 sent,
                 ["040", "041", "042", "043"],
                 ["040", "041"],
@@ -163,29 +172,71 @@ async def test_a_batch_is_halved_down_to_its_poison_which_is_retried_once_and_st
             ]
             [failure] = world.failures()
             assert failure["requestContext"]["condition"] == "RetryAttemptsExhausted"
-            assert failure[info]["batchSize"] == 1
+            assert failure[KINDS[kind]]["batchSize"] == 1
 
 
-async def test_a_report_of_a_stream_has_the_lowest_named_record_and_all_after_it_sent_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_report_has_records_sent_again_from_the_lowest_of_a_stream_the_named_ones_of_kafka(
+    tmp_path: Path, kind: str
+) -> None:
+    with MockCluster() as cluster:
+        async with world_in(tmp_path) as world:
+            mapping = await filled(world, cluster, kind, "abcdef", function_response_types=["ReportBatchItemFailures"])
+            target = world.target
+
+            async def reports(arrived: Arrived) -> object:
+                names = {name: position for _, name, position in arrived.records}
+                named = ("e", "c") if len(target.arrived["lane"]) == 1 else ()
+                return {"batchItemFailures": [{"itemIdentifier": names[each]} for each in named]}
+
+            target.rule = reports
+            async with esm_run(tmp_path, world.config(mapping)) as worker:
+                with anyio.fail_after(30):
+                    while await worker.metric("esm_records_settled_total", outcome="delivered") < 6:  # noqa: ASYNC110
+                        await anyio.sleep(0.02)
+                assert await worker.metric("esm_invocations_total", outcome="partial") == 1
+                assert await world.stop(worker) == 0
+            first, second = [arrived.ids for arrived in target.arrived["lane"]]
+            assert (first, second) == (list("abcdef"), ["c", "e"] if kind == "kafka" else list("cdef"))
+
+
+async def test_a_record_that_is_too_old_is_stored_without_being_sent_and_the_others_arrive(tmp_path: Path) -> None:
     async with world_in(tmp_path) as world:
         stream = world.sandbox.kinesis.create_stream("clicks", 1)
-        stream.put_many(("key", each.encode()) for each in "abcdef")
-
-        async def reports(arrived: Arrived) -> object:
-            names = {name: position for _, name, position in arrived.records}
-            named = (
-                [names[each] for each in ("e", "d") if each in names]
-                if len(world.target.arrived["clicks"]) == 1
-                else []
-            )
-            return {"batchItemFailures": [{"itemIdentifier": each} for each in named]}
-
-        world.target.rule = reports
-        mapping = world.stream(function_response_types=["ReportBatchItemFailures"])
+        [shard] = stream.open_shards()
+        shard.put("key", b"old", world.sandbox.clock.now() - 120)
+        stream.put("key", b"new")
+        mapping = world.stream(maximum_record_age_in_seconds=60, **ON_FAILURE)
         async with esm_run(tmp_path, world.config(mapping)) as worker:
-            await until(lambda: len(world.target.arrived["clicks"]) == 2, "a second attempt", worker)
-            await until(lambda: not world.target.open, "it is answered", worker)
+            await until(lambda: world.target.ids("clicks") == ["new"], "the other one arrives", worker)
+            await until(world.failures, "the old one is stored", worker)
             assert await world.stop(worker) == 0
-        last = int(str(world.target.arrived["clicks"][-1].records[-1][2]))
-        assert [through for _, _, through in world.leases().values()] == [last]
-        assert [arrived.ids for arrived in world.target.arrived["clicks"]] == [list("abcdef"), list("def")]
+        [failure] = world.failures()
+        assert failure["requestContext"]["condition"] == "RecordAgeExceeded"
+        assert failure["KinesisBatchInfo"]["batchSize"] == 1
+        assert world.target.first_arrivals("clicks") == {shard.id: ["new"]}
+
+
+@side_by_side
+async def test_a_destination_that_is_missing_keeps_the_record_until_it_is_there(folder: Path) -> None:
+    """The lane waits with it, and says so."""
+    async with world_in(folder) as world:
+        stream = world.sandbox.kinesis.create_stream("clicks", 1)
+        stream.put_many(("key", each.encode()) for each in ("poison", "fine"))
+
+        async def fails(arrived: Arrived) -> object:
+            return 500 if "poison" in arrived.ids else None
+
+        world.target.rule = fails
+        later = "arn:aws:sqs:eu-west-1:123456789012:later"
+        mapping = world.stream(
+            batch_size=1, maximum_retry_attempts=0, destination_config={"on_failure": {"destination": later}}
+        )
+        async with esm_run(folder, world.config(mapping)) as worker:
+            said = await worker.log("failure_record_not_stored", mapping="clicks")
+            assert "later" in said["error"]
+            assert world.target.ids("clicks") == [], "what comes behind it waits"
+            world.sandbox.sqs.create_queue("later")
+            await until(lambda: world.target.ids("clicks") == ["fine"], "it goes on", worker)
+            assert len(world.sandbox.sqs.queue("later").messages()) == 1
+            assert await world.stop(worker) == 0

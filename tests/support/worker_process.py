@@ -75,8 +75,13 @@ class WorkerProcess:
                     self.logs.append(json.loads(line))
                 else:
                     self.lines.append(line)
-        except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError):
+        except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, anyio.ClosedResourceError):
             self.silent = True
+
+    async def stop_listening(self) -> None:
+        """Close the reading end of its standard error."""
+        assert self._process.stderr is not None
+        await self._process.stderr.aclose()
 
     def said(self, event: str, **fields: object) -> list[Log]:
         """Its log lines of ``event`` whose ``fields`` are these."""
