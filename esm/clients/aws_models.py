@@ -1,20 +1,24 @@
-"""The descriptions of AWS's services that come with botocore, read faster and into less memory.
+"""What botocore reads, read faster: its descriptions of AWS's services, and the moments in replies.
 
-botocore's own way takes 30 ms of CPU and 5 MiB more until the clients of a worker are made.
+Its own way takes 30 ms of CPU and 5 MiB more until the clients of a worker are made, and for the moment of each record
+of a stream it looks up the local time zone.
 """
 
 import os
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import IO, Any, overload
 
 import orjson
 from aiobotocore.session import AioSession
 from botocore.exceptions import DataNotFoundError
 from botocore.loaders import JSONFileLoader, Loader
+from botocore.utils import parse_timestamp
 
 
 def read_quickly(session: AioSession) -> None:
-    """Have ``session`` read what it has not read yet in our way; twice is harmless.  Raises AWS_ERRORS."""
+    """Have ``session`` read in our way what its next clients need; twice is harmless.  Raises AWS_ERRORS."""
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=moment)
     loader: Any = session.get_component("data_loader")
     if isinstance(loader.file_loader, QuickFiles):
         return
@@ -25,6 +29,16 @@ def read_quickly(session: AioSession) -> None:
         return Services(loader, type_name, search)
 
     loader.list_available_services = services
+
+
+def moment(value: float | str) -> datetime:
+    """A moment of a reply, in UTC; botocore's own answer for anything but seconds since 1970."""
+    if not isinstance(value, str):
+        try:
+            return datetime.fromtimestamp(value, UTC)
+        except (OverflowError, OSError, ValueError):  # botocore can tell years that this cannot
+            pass
+    return parse_timestamp(str(value))
 
 
 class QuickFiles(JSONFileLoader):

@@ -82,7 +82,8 @@ async def test_memory_is_the_same_after_20_000_and_after_200_000_records(tmp_pat
 
             async def settled(number: int) -> int:
                 """Bytes of memory as soon as so many records are settled."""
-                while await worker.metric("esm_records_settled_total", outcome="delivered") < number:  # noqa: ASYNC110 - another process
+                name = "esm_records_settled_total"
+                while await worker.metric(name, outcome="delivered") < number:  # noqa: ASYNC110 - another process
                     await anyio.sleep(0.1)
                 return worker.rss()
 
