@@ -290,7 +290,7 @@ def _keep(connection: sqlite3.Connection, held: Lease, mark: Mark | None) -> Lea
 
 
 def _finish(connection: sqlite3.Connection, held: Lease, mark: Mark, children: Sequence[NewLease]) -> Lease | None:
-    found = connection.execute(f"SELECT app, {_COLUMNS} FROM leases WHERE key = ?", (held.key,)).fetchone()  # noqa: S608
+    found = connection.execute(f"SELECT app, {_COLUMNS} FROM leases WHERE key = ?", (held.key,)).fetchone()  # noqa: S608 - constants
     if found is None:
         return None
     before = _lease(found[1:])

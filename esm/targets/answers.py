@@ -19,7 +19,7 @@ class _ErrorObject(msgspec.Struct):
     """The body of an answer that is a function error; members depend on the runtime."""
 
     errorType: object = None  # noqa: N815 - Lambda's names
-    errorMessage: object = None  # noqa: N815
+    errorMessage: object = None  # noqa: N815 - as above
 
 
 _error_object = msgspec.json.Decoder(_ErrorObject).decode

@@ -6,6 +6,7 @@ the destination, or by the queue's own dead letters.
 
 import base64
 import json
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -114,7 +115,7 @@ class Queue:
         return f"aws sqs send-message --queue-url {url} --message-body '{body('sqs-mine', set())}'"
 
 
-class _Ordered:
+class _Ordered(ABC):
     """What the three ordered sources share: a function that fails as a whole, a destination for what is given up."""
 
     name: str
@@ -139,9 +140,9 @@ class _Ordered:
             "destination_config": {"on_failure": {"destination": f"arn:aws:sqs:eu-west-1:123456789012:{FAILED}"}},
         }
 
+    @abstractmethod
     def _records(self, event: Event) -> list[tuple[str, int, Event]]:
         """Lane, position and content of each record of an event."""
-        raise NotImplementedError
 
     def _ranges(self, info: Event) -> list[tuple[str, int, int]]:
         """Lane, first and last position of what a failure record tells of."""
