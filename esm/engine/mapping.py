@@ -154,7 +154,8 @@ class Mapping:
             except NotReady as error:
                 self._not_ready(str(error))
             except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, other mappings go on
-                self._failed(error)
+                if error is not self._failure:  # else it was told when the session began to end
+                    self._failed(error)
             finally:
                 self._connected = False
             failures = 1 if self._clock.instant().elapsed - began > STEADY_SECONDS else failures + 1

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from esm.domain.errors import LaneFailed, NotReady
 from esm.domain.outcome import Failed, Outcome, Refused, Succeeded
@@ -262,15 +263,21 @@ class TestSessionsThatCannotGoOn:
 
         target = MemoryTarget(rule, seconds=60)
         mapping = world.stream(group, target)
+        with capture_logs() as logs:
+            await self._go_wrong(world, group, target, error)
+        assert [entry["event"] for entry in logs].count("mapping_failed") == 1
+        assert bodies([call.event for call in target.calls]) == [["slow"], ["b"]]
+        assert target.most_running == 1
+        assert mapping.status().state == "stopped"
+
+    async def _go_wrong(self, world: World, group: MemoryGroup, target: MemoryTarget, error: Exception) -> None:
+        [mapping] = world.mappings
         async with world.running():
             await until(lambda: target.running == 1)
             group.partitions[1].read_error = error
             group.put(1, "b")
             await until(lambda: mapping.status().state == "not ready")
             await until(lambda: committed(group, 0) == 0 and committed(group, 1) == 0)
-        assert bodies([call.event for call in target.calls]) == [["slow"], ["b"]]
-        assert target.most_running == 1
-        assert mapping.status().state == "stopped"
 
     async def test_a_feed_that_fails_lets_attempts_end_and_its_sentence_is_told(self) -> None:
         world = World()
