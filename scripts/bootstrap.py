@@ -68,7 +68,7 @@ def check_python(word: str) -> None:
         raise Trouble(f"needs Python {needed} or newer; found {found}. Try: make {word} PYTHON={newer_python()}")
     try:
         import ensurepip  # noqa: F401 - asked for here because Debian ships Python without it
-        import venv  # noqa: F401
+        import venv  # noqa: F401 - as above
     except ImportError:
         raise Trouble(
             f"needs the modules venv and ensurepip, which Python {found} at {sys.executable} lacks. "

@@ -132,6 +132,11 @@ def mistaken(text: str) -> PydanticCustomError:
     return PydanticCustomError("esm", "{text}", {"text": text, "shows": True})
 
 
+def hidden(text: str) -> PydanticCustomError:
+    """A validator's refusal of a value that may hold a secret: ``text`` stands alone."""
+    return PydanticCustomError("esm", "{text}", {"text": text, "shows": False})
+
+
 def _to_whole(value: object) -> int:
     if (number := whole(value)) is None:
         raise mistaken("expected a whole number")
@@ -172,6 +177,25 @@ def _url(text: str) -> str:
 
 
 Url = Annotated[str, AfterValidator(_url)]
+
+
+def _endpoint(text: str) -> str:
+    if "@" in urlsplit(_url(text)).netloc:
+        raise hidden("has a login, which AWS's clients do not send; expected http://host:port")
+    return text
+
+
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
+"""Where a service of AWS is."""
+
+
+def _region(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", text):
+        raise mistaken("expected a region, like eu-west-1")
+    return text
+
+
+Region = Annotated[str, AfterValidator(_region)]
 
 
 class ConfigModel(BaseModel):

@@ -8,7 +8,21 @@ from uuid import UUID, uuid5
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
-from esm.config.base import Breach, ConfigModel, Flag, Name, Url, Whole, find, given, mistaken, place, truth, whole
+from esm.config.base import (
+    Breach,
+    ConfigModel,
+    Endpoint,
+    Flag,
+    Name,
+    Region,
+    Whole,
+    find,
+    given,
+    mistaken,
+    place,
+    truth,
+    whole,
+)
 from esm.config.sources import (
     CERTIFICATES,
     LOGINS,
@@ -114,11 +128,11 @@ class MappingConfig(ConfigModel):
     """Kafka: decides about TLS, whatever source_access_configurations holds."""
     self_managed_kafka_event_source_config: KafkaSourceConfig | None = None
     """Kafka: the consumer group."""
-    region: Annotated[str, Field(min_length=1)] | None = None
+    region: Region | None = None
     """Region of the source; default: the one in its ARN."""
     role: Annotated[str, AfterValidator(_role)] | None = None
     """Role that failure records and events name as the invoking identity."""
-    endpoint_url: Url | None = None
+    endpoint_url: Endpoint | None = None
     """Where the source's service is, if not at AWS's own address."""
 
     function_name: FunctionName | None = None

@@ -5,7 +5,20 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from esm.config.base import Breach, ConfigModel, Loc, Name, Url, Whole, elements, entries, find, given, whole
+from esm.config.base import (
+    Breach,
+    ConfigModel,
+    Endpoint,
+    Loc,
+    Name,
+    Region,
+    Whole,
+    elements,
+    entries,
+    find,
+    given,
+    whole,
+)
 from esm.config.mapping import DEFAULT_FLEET, MappingConfig, mapping_uuid
 from esm.config.support import not_yet
 from esm.config.targets import LambdaTarget, ResolvedTarget, TargetConfig
@@ -51,11 +64,11 @@ class AdminConfig(ConfigModel):
 class AwsConfig(ConfigModel):
     """How AWS is reached; credentials come from the standard AWS chain."""
 
-    region: Annotated[str, Field(min_length=1)] | None = None
+    region: Region | None = None
     """Region where neither a mapping nor an ARN names one."""
-    endpoint_url: Url | None = None
+    endpoint_url: Endpoint | None = None
     """Where all services are, if not at AWS's own addresses."""
-    endpoint_urls: dict[str, Url] = Field(default_factory=dict)
+    endpoint_urls: dict[str, Endpoint] = Field(default_factory=dict)
     """The same for single services: sqs, kinesis, dynamodb, dynamodbstreams, lambda, secretsmanager."""
 
     @classmethod

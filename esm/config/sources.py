@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, WithJsonSchema
 
-from esm.config.base import ConfigModel, Whole, find, given, mistaken
+from esm.config.base import ConfigModel, Whole, find, given, hidden, mistaken
 from esm.domain.arn import Arn
 
 
@@ -188,8 +188,8 @@ def _access_uri(text: str) -> str:
             return text
         case "subnet" | "security_group" if rest:
             return text
-        case _:
-            raise mistaken("expected file:PATH, env:NAME or the ARN of a secret")
+        case _:  # somebody may have written the secret itself
+            raise hidden("expected file:PATH, env:NAME or the ARN of a secret")
 
 
 class SourceAccessConfiguration(ConfigModel):

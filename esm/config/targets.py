@@ -8,7 +8,7 @@ from typing import Annotated
 from msgspec import Struct
 from pydantic import AfterValidator, AliasChoices, Field
 
-from esm.config.base import Breach, ConfigModel, Url, Whole, entries, find, mistaken
+from esm.config.base import Breach, ConfigModel, Endpoint, Region, Url, Whole, entries, find, given, mistaken
 from esm.domain.arn import Arn
 
 DEFAULT_TIMEOUT_IN_SECONDS = 60
@@ -48,9 +48,9 @@ class LambdaTarget(ConfigModel):
     """Version or alias, where function_name has none."""
     timeout_in_seconds: Timeout | None = None
     """How long to wait for the reply; default: the function's own timeout + 5."""
-    region: Annotated[str, Field(min_length=1)] | None = None
+    region: Region | None = None
     """Region of the function; default: the one in its ARN, else aws.region."""
-    endpoint_url: Url | None = None
+    endpoint_url: Endpoint | None = None
     """Where Lambda is, if not at AWS's own address."""
 
     @classmethod
@@ -66,6 +66,27 @@ class LambdaTarget(ConfigModel):
     def arn(self) -> Arn | None:
         """The function's ARN with its qualifier, where function_name is one."""
         return Arn.parse(self.function_name) if self.function_name.startswith("arn:") else None
+
+
+FRAMING = frozenset(
+    (
+        "connection",
+        "content-encoding",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+"""They say where the event ends and how it is coded: a wrong one would cut it, and a 200 would call that success."""
+
+
+def _has_login(url: object) -> bool:
+    return isinstance(url, str) and "@" in url.partition("://")[2].partition("/")[0]
 
 
 class HttpTarget(ConfigModel):
@@ -85,6 +106,10 @@ class HttpTarget(ConfigModel):
             for name, value in entries(headers):
                 if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
                     yield Breach((*loc, name), "is no name of an HTTP header")
+                elif name.lower() in FRAMING:
+                    yield Breach((*loc, name), "is set by the worker itself: it says how the event is sent")
+                elif name.lower() == "authorization" and _has_login(given(data, "url")):
+                    yield Breach((*loc, name), "url has a login already, expected one of the two")
                 elif isinstance(value, str) and re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value):
                     yield Breach((*loc, name), "the value of an HTTP header is one line without control characters")
 

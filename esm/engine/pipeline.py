@@ -10,7 +10,7 @@ from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
 from esm.domain.batch import Batch, BatchLimits
-from esm.domain.errors import EsmError, LaneLost
+from esm.domain.errors import EsmError, LaneFailed, LaneLost
 from esm.domain.holdings import Holdings, LaneProgress, QueueHoldings
 from esm.domain.record import Chunk, LaneEnd, Mark
 from esm.domain.sublanes import KeyedLanes, SharedLanes, SubLanes
@@ -192,12 +192,25 @@ class Pipeline:
         return min(MOST_RECORDS, max(room, int(wanted)))
 
     async def _read(self, limit: int, size: int) -> Chunk | None:
-        """One reply of the source; None when a stop cut it short, which it never does to the receive of a queue."""
-        if not self._plan.ordered:
-            return await self._lane.read(limit, size, READ_SECONDS)
-        with self._stopping.cut_short():
-            return await self._lane.read(limit, size, READ_SECONDS)
-        return None
+        """One reply of the source; None when a stop cut it short, which it never does to the receive of a queue.
+
+        Whatever else leaves the lane's ``read`` is a failure of this lane alone.
+        """
+        try:
+            if not self._plan.ordered:
+                return await self._lane.read(limit, size, READ_SECONDS)
+            with self._stopping.cut_short():
+                return await self._lane.read(limit, size, READ_SECONDS)
+            return None
+        except EsmError:
+            raise
+        except Exception as error:
+            where, kind = self._lane.id.name, type(error).__name__
+            log.error("lane_read_failed", mapping=self._plan.name, lane=where, error=kind, exc_info=error)
+            raise LaneFailed(
+                f"Lane {self._lane.id} could not be read, by an error that nobody expected ({kind}); the log has the "
+                "details.  It is tried again."
+            ) from error
 
     async def _took(self, chunk: Chunk) -> None:
         count = len(chunk.records)

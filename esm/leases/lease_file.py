@@ -56,7 +56,7 @@ def check_place(path: Path, mounts: str | None = None) -> None:
     if kind in _NETWORK:
         raise LeaseStoreFailed(
             f"The lease file {path} is on a network file system ({kind}), where two workers could own one shard: "
-            "set leases.sqlite.path to a local disk, or keep the leases in DynamoDB."
+            "set leases.sqlite.path to a local disk."
         )
     if kind in _FORGETFUL:
         log.warning(

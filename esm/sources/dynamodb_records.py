@@ -1,7 +1,9 @@
 """Records of a DynamoDB stream: their entries of the event, encoded (event-formats 3)."""
 
+import base64
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -41,9 +43,22 @@ class DynamoDBRecords:
             }
             if (who := one.get("userIdentity")) is not None:  # the API writes its members in upper case
                 members["userIdentity"] = {"type": who.get("Type"), "principalId": who.get("PrincipalId")}
-            entry = _encode(members)[:-1] + tail
-            made.append(Record(lane, int(number), 0, number, _encode_sorted(change["Keys"]), created_at, entry))
+            entry = _text(members, _encode)[:-1] + tail
+            key = _text(change["Keys"], _encode_sorted)
+            made.append(Record(lane, int(number), 0, number, key, created_at, entry))
         return made
+
+
+def _text(value: object, encode: Callable[[object], bytes]) -> bytes:
+    try:
+        return encode(value)
+    except UnicodeEncodeError:  # half a surrogate pair: escaped it is JSON again, an error would stop the shard
+        return json.dumps(value, separators=(",", ":"), sort_keys=True, default=_base64).encode()
+
+
+def _base64(value: object) -> str:
+    assert isinstance(value, bytes), "all else of an item is JSON already"
+    return base64.b64encode(value).decode()
 
 
 def since(found: "Sequence[RecordTypeDef]", moment: float) -> "Sequence[RecordTypeDef]":

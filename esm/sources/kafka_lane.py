@@ -102,6 +102,12 @@ class KafkaLane:
             raise LaneLost(self._consumer.sentence(error)) from error
         except KafkaError as error:
             raise LaneFailed(self._consumer.sentence(error)) from error
+        except ValueError as error:
+            raise LaneFailed(
+                f"Kafka partition {self.id.name}: a record among the next ones cannot be decoded "
+                f"({type(error).__name__}; a header's name must be UTF-8).  The partition waits before it: delete it "
+                "(kafka-delete-records), or move the offset of the group behind it while the mapping is disabled."
+            ) from error
         finally:
             self.reading = False
             self.last_read = self._assignment.clock.instant().elapsed

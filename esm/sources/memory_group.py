@@ -46,7 +46,7 @@ class MemoryGroup:
         self.left_lanes: list[str] = []
         """Names of lanes whose pipelines ended, in order."""
         self.lane_left = anyio.Event()
-        self.open = 0
+        self.open = self.opened = 0
         self._news = anyio.Event()
 
     def put(self, partition: int, body: str, key: str | None = None, arrived_at: float | None = None) -> Record:
@@ -92,6 +92,7 @@ class MemoryGroup:
         """See Source."""
         await anyio.lowlevel.checkpoint()
         self.open += 1
+        self.opened += 1
         self.changes.clear()
         for number in range(len(self.partitions)):
             self.assign(number)

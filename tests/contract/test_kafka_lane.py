@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import anyio
 import pytest
 
-from esm.domain.errors import LaneLost, NotReady
+from esm.clients.kafka import GroupConsumer
+from esm.domain.errors import LaneFailed, LaneLost, NotReady
 from esm.domain.record import Gap, Mark
 from esm.ports import Gone
 from esm.sandbox.kafka import FETCH, HEARTBEAT, OFFSET_COMMIT, OFFSET_FETCH, MockCluster
@@ -151,3 +152,18 @@ async def test_a_coordinator_that_refuses_the_group_is_named(world: KafkaWorld, 
     with pytest.raises(NotReady, match=f"may not use the group {world.group}"):
         async with fed(world.source()):
             pass
+
+
+async def test_a_record_that_cannot_be_decoded_closes_its_lane_with_what_to_do(
+    world: KafkaWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.create()
+    await world.put(b"one")
+
+    async def undecodable(*_: object) -> object:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    async with opened(world.source()) as lane:
+        monkeypatch.setattr(GroupConsumer, "read", undecodable)
+        with pytest.raises(LaneFailed, match=r"cannot be decoded .*kafka-delete-records"):
+            await lane.read(10, SIZE, 1)

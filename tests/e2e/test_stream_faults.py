@@ -192,7 +192,7 @@ async def test_a_report_has_records_sent_again_from_the_lowest_of_a_stream_the_n
             target.rule = reports
             async with esm_run(tmp_path, world.config(mapping)) as worker:
                 with anyio.fail_after(30):
-                    while await worker.metric("esm_records_settled_total", outcome="delivered") < 6:  # noqa: ASYNC110
+                    while await worker.metric("esm_records_settled_total", outcome="delivered") < 6:  # noqa: ASYNC110 - in another process
                         await anyio.sleep(0.02)
                 assert await worker.metric("esm_invocations_total", outcome="partial") == 1
                 assert await world.stop(worker) == 0

@@ -130,6 +130,14 @@ def test_sections_are_checked(tmp_path: Path, text: str, said: str) -> None:
     assert complaints(tmp_path, text) == [said]
 
 
+def test_a_secret_that_stands_where_its_place_should_is_not_repeated(tmp_path: Path) -> None:
+    lines = complaints(
+        tmp_path, mapping_of("Kafka", "source_access_configurations: [{type: BASIC_AUTH, uri: hunter2}]", name="m")
+    )
+    assert "hunter2" not in "\n".join(lines)
+    assert any("uri: expected file:PATH, env:NAME or the ARN of a secret" in line for line in lines)
+
+
 def test_a_secret_is_not_repeated(tmp_path: Path) -> None:
     text = """\
         aws: {endpoint_url: "http://me:hunter2@host:x"}

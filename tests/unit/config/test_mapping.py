@@ -213,7 +213,7 @@ def test_region_role_and_endpoint_are_the_mappings_own(tmp_path: Path) -> None:
     assert only_mapping(tmp_path, mapping_of("Kafka")).source_region is None
     assert said(tmp_path, "SQS", "role: me, endpoint_url: localhost, region: ''") == [
         "endpoint_url: localhost, expected http://host:port/path or https://…",
-        "region: '', expected at least 1 character",
+        "region: '', expected a region, like eu-west-1",
         "role: me, expected the ARN of a role, arn:aws:iam::account:role/name",
     ]
 

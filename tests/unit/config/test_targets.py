@@ -68,6 +68,26 @@ def test_a_function_name_is_a_lambda_target(tmp_path: Path) -> None:
             '{http: {url: "http://a", headers: {a: "b\\nc"}}}',
             "target.http.headers.a: the value of an HTTP header is one line without control characters",
         ),
+        (
+            "{http: {url: 'http://a', headers: {Content-Length: '5'}}}",
+            "target.http.headers.Content-Length: is set by the worker itself: it says how the event is sent",
+        ),
+        (
+            "{http: {url: 'http://a', headers: {transfer-encoding: chunked}}}",
+            "target.http.headers.transfer-encoding: is set by the worker itself: it says how the event is sent",
+        ),
+        (
+            "{http: {url: 'http://me:pw@a', headers: {Authorization: 'Bearer x'}}}",
+            "target.http.headers.Authorization: url has a login already, expected one of the two",
+        ),
+        (
+            "{lambda: {function_name: f, region: 'not a region!'}}",
+            "target.lambda.region: 'not a region!', expected a region, like eu-west-1",
+        ),
+        (
+            "{lambda: {function_name: f, endpoint_url: 'http://me:pw@a:1'}}",
+            "target.lambda.endpoint_url: has a login, which AWS's clients do not send; expected http://host:port",
+        ),
         ("{python: {handler: 'app.orders'}}", "target.python.handler: app.orders, expected module:function"),
         ("{python: {handler: 'a-b:c'}}", "target.python.handler: a-b:c, expected module:function"),
         (

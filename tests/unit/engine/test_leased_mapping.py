@@ -107,7 +107,7 @@ async def test_shards_that_end_one_after_another_close_without_a_complaint() -> 
             shard = S0
             for generation in range(5):
                 shared.stream.put(shard, str(generation))
-                await until(lambda seen=str(generation): seen in shared.sent())  # type: ignore[misc]
+                await until(lambda seen=str(generation): seen in shared.sent())  # type: ignore[misc]  # a bound default
                 shard, _ = shared.stream.split(shard)
             await until(lambda: world.count("esm_lanes_owned", mapping="clicks") == 6)
     assert [entry for entry in logs if entry["log_level"] in ("warning", "error")] == []

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import anyio
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from esm.destinations.memory import MemoryDestination
 from esm.domain.errors import DestinationUnavailable, LaneFailed
@@ -163,6 +164,44 @@ async def test_records_that_are_too_old_are_discarded_alone_and_never_sent() -> 
         await until(lambda: committed(group) == 1)
     assert joined(target) == ["young"]
     assert [record.id for record in destination.stored[0].records] == ["topic-0:0"]
+
+
+async def test_a_record_that_grew_too_old_in_the_queue_for_a_slot_is_never_sent() -> None:
+    world = World(concurrency=1)
+    busy, old, destination = group_of(world, 1), MemoryGroup("old", world.clock), MemoryDestination()
+
+    async def rule(call: Invocation) -> Outcome:
+        await anyio.sleep(120)
+        return Succeeded(b"")
+
+    target = MemoryTarget(rule, seconds=200)
+    world.stream(busy, target)
+    world.stream(old, target, name="old", policy=RetryPolicy(max_age=60), destination=destination)
+    async with world.running():
+        await until(lambda: target.running == 1)
+        old.put(0, "x")
+        await until(lambda: committed(old) == 0)
+    assert joined(target) == ["0"]
+    assert [str(what.reason) for what in destination.stored] == ["RecordAgeExceeded"]
+
+
+async def test_a_read_that_ends_with_a_bug_closes_its_own_lane_alone() -> None:
+    world = World()
+    group, target = group_of(world, 0, partitions=2), MemoryTarget()
+    mapping = world.stream(group, target)
+    async with world.running():
+        await until(lambda: mapping.status().lanes == 2)
+        with capture_logs() as logs:
+            group.partitions[0].read_error = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+            group.put(0, "a")
+            await group.lane_left.wait()
+        assert [log["event"] for log in logs] == ["lane_read_failed", "lane_closed"]
+        assert "UnicodeDecodeError" in (mapping.status().why or "")
+        group.put(1, "b")
+        await until(lambda: committed(group, 1) == 0)
+        group.assign(0)
+        await until(lambda: committed(group, 0) == 0)
+    assert group.opened == 1, "the mapping itself went on"
 
 
 async def test_a_soft_stop_ends_a_retry_wait_at_once_and_leaves_the_batch_unsettled() -> None:

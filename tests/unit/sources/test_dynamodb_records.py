@@ -141,3 +141,12 @@ def test_the_order_key_is_the_key_of_the_item_whatever_the_order_of_its_attribut
 def test_records_of_the_moments_own_second_are_kept(moment: float, first: int) -> None:
     raw = [found(number=str(index), at=at) for index, at in enumerate([100, 101, 101, 102, 100])]
     assert [one["dynamodb"]["SequenceNumber"] for one in since(raw, moment)] == [str(n) for n in range(first, 5)]
+
+
+def test_half_a_surrogate_pair_becomes_json_that_utf8_can_carry() -> None:
+    [record] = records().of([found(Keys={"pk": {"S": "a\ud800"}}, NewImage={"b": {"B": b"\x00"}}, OldImage=None)])
+    entry = json.loads(record.entry)
+    assert entry["dynamodb"]["Keys"] == {"pk": {"S": "a\ud800"}}
+    assert entry["dynamodb"]["NewImage"] == {"b": {"B": "AA=="}}
+    assert entry["eventSourceARN"] == ARN
+    assert json.loads(record.key or b"") == {"pk": {"S": "a\ud800"}}
