@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from esm.domain.discarded import Json, iso_milliseconds, iso_seconds
 from esm.domain.record import LaneId, Record
+from esm.domain.views import View, dynamodb_view, kafka_view, kinesis_view, message_view
 
 _json = msgspec.json.encode
 
@@ -51,6 +52,10 @@ class EventKind(Protocol):
 
     def batch_info(self, lane: LaneId, records: Sequence[Record]) -> tuple[str, Json]:
         """Member name and content that describe ``records`` (never empty) in a failure record."""
+        ...
+
+    def view(self, record: Record) -> View:
+        """What filters see of ``record``, read from its entry; its data are decoded only if a pattern asks."""
         ...
 
 
@@ -108,6 +113,10 @@ class SqsKind(RecordsKind):
             "messageIds": [record.id for record in records],
         }
 
+    def view(self, record: Record) -> View:
+        """See EventKind."""
+        return message_view(record.entry)
+
 
 class KinesisKind(RecordsKind):
     """Records of a shard, reported by sequence number."""
@@ -116,6 +125,10 @@ class KinesisKind(RecordsKind):
         """``KinesisBatchInfo`` with arrival times in milliseconds (failure-destinations 2.1)."""
         return self._batch_info("KinesisBatchInfo", lane, records, iso_milliseconds)
 
+    def view(self, record: Record) -> View:
+        """See EventKind."""
+        return kinesis_view(record.entry)
+
 
 class DynamoDBKind(RecordsKind):
     """Changes of a table, reported by sequence number."""
@@ -123,6 +136,10 @@ class DynamoDBKind(RecordsKind):
     def batch_info(self, lane: LaneId, records: Sequence[Record]) -> tuple[str, Json]:
         """``DDBStreamBatchInfo`` with arrival times in whole seconds (failure-destinations 2.2)."""
         return self._batch_info("DDBStreamBatchInfo", lane, records, iso_seconds)
+
+    def view(self, record: Record) -> View:
+        """See EventKind."""
+        return dynamodb_view(record.entry)
 
 
 class KafkaKind:
@@ -171,3 +188,7 @@ class KafkaKind:
             }
         }
         return "KafkaBatchInfo", info
+
+    def view(self, record: Record) -> View:
+        """See EventKind."""
+        return kafka_view(record.entry)
