@@ -24,6 +24,7 @@ from esm.config.targets import HttpTarget, LambdaTarget, PythonTarget, ResolvedT
 from esm.domain.arn import Arn
 from esm.domain.delivery import NewDelivery, QueueDelivery, StreamDelivery
 from esm.domain.events import DynamoDBKind, EventKind, KafkaKind, KinesisKind, Origin, SqsKind
+from esm.domain.filtering import Filters
 from esm.domain.leasing import LATEST, TRIM_HORIZON, Starting, owner_name
 from esm.domain.retry import RetryPolicy
 from esm.engine.buffer import Buffer
@@ -147,6 +148,7 @@ class _Assembly:
             batches=mapping.parallelization_factor if ordered else mapping.maximum_concurrency or BATCHES_OF_A_QUEUE,
             destination=self._destination(mapping),
             drops=mapping.on_destination_failure is OnDestinationFailure.DROP,
+            filters=Filters(mapping.kind.value, mapping.patterns) if mapping.patterns else None,
             waits_for=self._turned_off(resolved),
         )
         return Mapping(plan, self._pools.of(_pool_name(resolved)), self._buffer, self._clock, self._chance, metrics)

@@ -50,6 +50,8 @@ from esm.config.sources import (
 from esm.config.support import not_here, not_yet
 from esm.config.targets import FunctionName, TargetConfig
 from esm.domain.arn import Arn
+from esm.domain.filtering import DATA_RULES, judge_of
+from esm.domain.patterns import BadPattern
 
 DEFAULT_FLEET = "esm"
 _NAMESPACE = UUID("3c6ad6f6-8f0c-5f0e-9a55-6f2d3b1f6a10")
@@ -221,6 +223,11 @@ class MappingConfig(ConfigModel):
         return queue_arn(config.on_failure.destination) if config and config.on_failure else None
 
     @property
+    def patterns(self) -> tuple[str, ...]:
+        """The patterns of its filters; none lets every record pass."""
+        return tuple(each.pattern for each in self.filter_criteria.filters) if self.filter_criteria else ()
+
+    @property
     def maximum_concurrency(self) -> int | None:
         """The mapping's own cap on invocations; None for no cap."""
         return self.scaling_config.maximum_concurrency if self.scaling_config else None
@@ -264,6 +271,7 @@ class MappingConfig(ConfigModel):
         if kind:
             yield from _window_of_queue(kind, data)
             yield from _start(kind, data)
+            yield from _filters(kind, data)
         if kind is SourceKind.KAFKA:
             yield from _kafka(data)
 
@@ -309,6 +317,16 @@ def _start(kind: SourceKind, data: object) -> Iterator[Breach]:
     seconds = epoch_of(moment)
     if seconds is not None and seconds > time.time():
         yield Breach(when, "lies in the future", shows=True)
+
+
+def _filters(kind: SourceKind, data: object) -> Iterator[Breach]:
+    """Each pattern that is none for a source of this kind, with the place in it."""
+    for loc, text in find(data, "filter_criteria", "filters", "*", "pattern"):
+        if isinstance(text, str):
+            try:
+                judge_of(DATA_RULES[kind.value], text)
+            except BadPattern as error:
+                yield Breach(loc, str(error).rstrip("."))
 
 
 def _kafka(data: object) -> Iterator[Breach]:

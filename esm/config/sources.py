@@ -253,14 +253,14 @@ class FilterPattern(ConfigModel):
     """One event pattern."""
 
     pattern: Annotated[str, Field(max_length=4_096)]
-    """JSON text."""
+    """JSON text, as AWS writes event patterns; `{}` lets every record pass."""
 
 
 class FilterCriteria(ConfigModel):
     """Which records are delivered."""
 
     filters: Annotated[tuple[FilterPattern, ...], Field(max_length=10)] = ()
-    """A record passes if one of the patterns matches."""
+    """A record passes if one of the patterns fits."""
 
 
 # --- accepted, of no effect here -----------------------------------------------------------------------------------

@@ -95,7 +95,6 @@ NOT_YET: tuple[NotYet, ...] = (  # an issue that builds one of these deletes its
     NotYet("mapping", SOURCE, "a DocumentDB cluster", _service("rds")),
     NotYet("mapping", ("parallelization_factor",), "a factor above 1", _above(1)),
     NotYet("mapping", ("tumbling_window_in_seconds",), "a tumbling window", _above(0)),
-    NotYet("mapping", ("filter_criteria", "filters"), "a filter", _set),
     NotYet("mapping", ("kms_key_arn",), "an encrypted filter", _set),
     NotYet("mapping", ("deaggregate",), "the taking apart of KPL aggregates", _set),
     NotYet("mapping", ("strict_response",), "a strict response", _set),

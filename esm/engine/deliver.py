@@ -178,9 +178,10 @@ class Deliverer:
         if verdict.left:
             self._forget(verdict.left)
         if verdict.delivered:
-            await self._settle(verdict.delivered, "delivered")
+            await self.settle(verdict.delivered, "delivered")
 
-    async def _settle(self, records: Sequence[Record], outcome: str) -> None:
+    async def settle(self, records: Sequence[Record], outcome: str) -> None:
+        """``records`` need no more work; ``outcome`` is the label of `esm_records_settled_total`.  Raises LaneLost."""
         self._forget(records)
         await self._lane.settle(records, self._holdings.mark())
         self._metrics.settled[outcome].inc(len(records))
@@ -208,7 +209,7 @@ class Deliverer:
         machine.on_discarded()
         fields = {"reason": str(step.reason), "invocations": step.invoke_count, "request_id": step.request_id}
         self._log("records_discarded", step.records, destination=outcome, **fields)
-        await self._settle(step.records, "discarded")
+        await self.settle(step.records, "discarded")
 
     def _failure_record(self, step: Discard) -> Discarded:
         return Discarded(

@@ -4,6 +4,8 @@ Two tasks and one plain function: the reader waits for the source, the windows w
 what is ready.  Nobody cancels a receive of a queue to close a window.
 """
 
+from collections.abc import Sequence
+
 import anyio
 import structlog
 from anyio.abc import TaskGroup
@@ -11,8 +13,9 @@ from msgspec.structs import replace
 
 from esm.domain.batch import Batch, BatchLimits
 from esm.domain.errors import EsmError, LaneFailed, LaneLost
+from esm.domain.filtering import Filters
 from esm.domain.holdings import Holdings, LaneProgress, QueueHoldings
-from esm.domain.record import Chunk, LaneEnd, Mark
+from esm.domain.record import Chunk, LaneEnd, Mark, Record
 from esm.domain.sublanes import KeyedLanes, SharedLanes, SubLanes
 from esm.engine.buffer import Buffer
 from esm.engine.deliver import RELEASE_SECONDS, Deliverer, Tools
@@ -230,11 +233,27 @@ class Pipeline:
             self._lost_a_range(chunk)
         if chunk.ended is not None:
             self._ended = chunk.ended
-        if count:
-            self._sublanes.put(chunk.records, self._clock.instant().elapsed)
-            self._dispatch()
-        else:
+        if not count:
             await self._pass()
+        elif self._plan.filters is None:
+            self._put(chunk.records)
+        else:
+            await self._filter(chunk.records, self._plan.filters)
+
+    def _put(self, records: Sequence[Record]) -> None:
+        if records:
+            self._sublanes.put(records, self._clock.instant().elapsed)
+            self._dispatch()
+
+    async def _filter(self, records: Sequence[Record], filters: Filters) -> None:
+        """Settle at once what no pattern lets through; it is in no batch and counts towards none."""
+        passed, aside = filters.split(records, self._plan.kind.view)
+        self._put(passed)  # first: should settling be cancelled, what waits here is given back
+        if aside:
+            if not self._lane.owned():
+                raise LaneLost(f"Lane {self._lane.id} is no longer ours; what its filters set aside is left alone.")
+            await self._deliverer.settle(aside, "filtered")
+            self._wake()
 
     async def _pass(self) -> None:
         """Remember what was read past without any record: gaps, markers, continuation numbers."""

@@ -4,6 +4,7 @@ from msgspec import Struct
 
 from esm.domain.delivery import NewDelivery
 from esm.domain.events import EventKind
+from esm.domain.filtering import Filters
 from esm.ports import Destination, Source, Target
 
 
@@ -32,5 +33,7 @@ class Plan(Struct, frozen=True):
     destination: Destination | None = None
     drops: bool = False
     """`on_destination_failure: drop`: a failure record that its destination does not take at once is lost."""
+    filters: Filters | None = None
+    """Which records are delivered; None = all."""
     waits_for: str | None = None
     """Why the mapping may not read at all now (a target whose reserved_concurrency is 0); None = it may."""

@@ -9,6 +9,7 @@ import anyio
 
 from esm.domain.delivery import Chance, NewDelivery, QueueDelivery, StreamDelivery
 from esm.domain.events import EventKind, KinesisKind, Origin, SqsKind
+from esm.domain.filtering import Filters
 from esm.domain.record import LaneId
 from esm.domain.retry import RetryPolicy
 from esm.engine.buffer import Buffer
@@ -61,6 +62,7 @@ class World:
         batches: int = 5,
         batch_size: int = 10,
         window: float = 0,
+        filters: Filters | None = None,
     ) -> Mapping:
         """A mapping of a queue."""
         kind = SqsKind(Origin(ARN))
@@ -78,6 +80,7 @@ class World:
             window=window,
             batches=batches,
             new_delivery=lambda records, now: QueueDelivery(records, reports, kind, now, self.chance),
+            filters=filters,
         )
         return self._add(plan)
 
@@ -93,6 +96,7 @@ class World:
         factor: int = 1,
         destination: Destination | None = None,
         drops: bool = False,
+        filters: Filters | None = None,
     ) -> Mapping:
         """A mapping of an ordered source."""
         kind = KinesisKind(Origin(ARN))
@@ -112,6 +116,7 @@ class World:
             new_delivery=_streams(policy or RetryPolicy(), kind, self.chance),
             destination=destination,
             drops=drops,
+            filters=filters,
         )
         return self._add(plan)
 

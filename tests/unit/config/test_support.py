@@ -79,8 +79,6 @@ ASKED = [  # source, what is asked for, where the sentence stands, what it says
     ("Kinesis", "parallelization_factor: 2", "parallelization_factor", "a factor above 1"),
     ("Kinesis", "ParallelizationFactor: '10'", "ParallelizationFactor", "a factor above 1"),
     ("DynamoDB Streams", "tumbling_window_in_seconds: 1", "tumbling_window_in_seconds", "a tumbling window"),
-    ("SQS", "filter_criteria: {filters: [{pattern: '{}'}]}", "filter_criteria.filters", "a filter"),
-    ("SQS", "FilterCriteria: {Filters: [{Pattern: 5}]}", "FilterCriteria.Filters", "a filter"),
     ("SQS", "kms_key_arn: 'arn:aws:kms:eu-west-1:1:key/a'", "kms_key_arn", "an encrypted filter"),
     ("Kinesis", "deaggregate: true", "deaggregate", "the taking apart of KPL aggregates"),
     ("SQS", "strict_response: true", "strict_response", "a strict response"),
