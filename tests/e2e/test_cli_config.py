@@ -15,7 +15,7 @@ import esm
 from tests.support.config import SQS, mapping_of
 
 CONFIG = Path(__file__).parents[2] / "config"
-COMMANDS = ["run", "validate", "schema", "demo"]
+COMMANDS = ["run", "validate", "schema", "filter-test", "demo"]
 
 
 def run(*arguments: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:
