@@ -26,6 +26,7 @@ SECTIONS = {  # heading → model
     "mappings[]": "MappingConfig",
     "mappings[].scaling_config": "ScalingConfig",
     "mappings[].destination_config.on_failure": "OnFailure",
+    "mappings[].filter_criteria.filters[]": "FilterPattern",
     "mappings[].self_managed_event_source.endpoints": "KafkaEndpoints",
     "mappings[].source_access_configurations[]": "SourceAccessConfiguration",
     "mappings[].self_managed_kafka_event_source_config": "KafkaSourceConfig",
