@@ -14,7 +14,7 @@ COMMANDS = {
     "validate": ("esm.cli.validate:validate", "Check a configuration without touching anything."),
     "schema": ("esm.cli.schema:schema", "Print the JSON Schema of the configuration."),
     "filter-test": ("esm.cli.filter_test:filter_test", "Say which records a filter's patterns let through."),
-    "demo": ("esm.cli.demo:demo", "See records of four sources arrive, poison set aside, none lost."),
+    "demo": ("esm.cli.demo:demo", "See records of four sources arrive, poison aside, none lost."),
 }
 """Command → where its function is, and one line of help; typer's annotations are the function's own."""
 
