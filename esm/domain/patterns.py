@@ -175,7 +175,8 @@ def _operator(entry: object, place: Place) -> Fits | bool:
     name, content = entry[0]
     compiled = OPERATORS.get(name)
     if compiled is None:
-        raise BadPattern((*place, name), f"There is no such operator, expected one of {', '.join(OFFERED)}.")
+        hint = " An $or takes at least two objects." if OR in place[-2:] else ""
+        raise BadPattern((*place, name), f"There is no such operator, expected one of {', '.join(OFFERED)}.{hint}")
     try:
         return compiled(content)
     except OperatorMistake as error:

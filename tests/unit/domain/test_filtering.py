@@ -233,6 +233,8 @@ OPERATORS = [  # filtering 3
     ('[{"exists":true}]', '{"a":[1,2]}', True),
     ('[{"exists":true}]', '{"a":[]}', False),
     ('[{"exists":false}]', '{"a":[]}', True),
+    ('[{"exists":false}]', '{"a":[1]}', False),
+    ('[{"exists":false}]', '{"a":[{"b":1}]}', True),
     ('["x",{"exists":false}]', "{}", True),
     ('["x",{"exists":false}]', '{"a":"y"}', False),
     ('{"b":[{"exists":false}]}', '{"a":[{"b":1},{"c":2}]}', False),
@@ -262,6 +264,7 @@ def test_or_may_be_nested_and_stand_around_the_data() -> None:
 
 def test_an_or_of_operators_is_an_ordinary_member() -> None:
     assert passes("sqs", '{"body":{"$or":[{"prefix":"x"},{"prefix":"y"}]}}', '{"$or":"yes"}')
+    assert passes("sqs", '{"body":{"$or":["x","y"]}}', '{"$or":"y"}')
 
 
 def test_data_that_are_nested_beyond_reason_are_no_json_and_break_nothing() -> None:

@@ -76,6 +76,13 @@ REFUSED = [
     ),
     ('{"a":["x"],"b":["y"],"a":["z"]}', "a: The member is given twice; join both into one."),
     ('{"$or":[{"a":["x"]},{"b":"y"}]}', '$or[1].b: Found "y", expected an array of values such as ["y"].'),
+    (
+        '{"$or":[{"a":["x"]}]}',
+        (
+            "$or[0].a: There is no such operator, expected one of equals-ignore-case, prefix, suffix, anything-but, "
+            "numeric, exists. An $or takes at least two objects."
+        ),
+    ),
     ('{"$or":[{"a":["x"]},{}]}', "$or[1]: Found an empty object, expected an object with members."),
     (f'{{"a":["{"x" * LONGEST}"]}}', "It has 4106 characters, expected at most 4096."),
     ('{"a":' * 500 + '["x"]' + "}" * 500, "It is nested deeper than 100 levels."),
