@@ -77,7 +77,7 @@ async def test_memory_is_the_same_after_20_000_and_after_200_000_records(tmp_pat
     generated = {"kinesis:clicks": 130_000, "dynamodb:carts": 60_000, "sqs:orders": 10_000}
     options = [f"--generate={source}:{number}" for source, number in generated.items()]
     with sandbox_process("--queue=orders", "--stream=clicks:2", "--table=carts:2", *options) as sandbox:
-        told = mappings("sqs", "kinesis", "dynamodb", batch_size=1000)
+        told = mappings("sqs", "kinesis", "dynamodb")
         async with working(tmp_path, sandbox.url, told) as worker:
 
             async def settled(number: int) -> int:
