@@ -1,6 +1,6 @@
 # One word for each thing to do; CI calls these and nothing else.  Needs Python 3.11 or newer, and no other tool.
 #   make test PYTHON=python3.12     another Python (a .venv made with a different one is made anew)
-#   make test ARGS='-k lease -x'    more arguments for pytest, or for the demo
+#   make test ARGS='-k lease -x'    more arguments for pytest, or for the demo; ARGS=tests/unit: just those
 #   make sim SEEDS=1000             more worlds
 
 PYTHON ?= $(shell test -x .venv/bin/python && echo .venv/bin/python || echo python3)
@@ -40,7 +40,7 @@ wheels: setup
 	@$(RUN) scripts.check_wheels
 
 test: setup ## every test that needs Python alone
-	$(RUN) pytest tests --ignore=tests/integration $(ARGS)
+	$(RUN) pytest $(or $(filter tests/%,$(ARGS)),tests) --ignore=tests/integration $(filter-out tests/%,$(ARGS))
 
 integration: setup ## tests against real services: Java 17, Maven, Node
 	$(RUN) pytest tests/integration $(ARGS)

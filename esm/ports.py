@@ -163,7 +163,7 @@ class LeaseStore(Protocol):
         ...
 
     async def others(self, app: str) -> int:
-        """How many leases there are besides those of ``app``: what a start without positions may have meant."""
+        """How many positions (leases with a mark) are not of ``app``: what a start without any may have meant."""
         ...
 
     async def create(self, app: str, leases: Sequence[NewLease]) -> None:

@@ -23,7 +23,7 @@ class MemoryLeases:
     async def others(self, app: str) -> int:
         """See LeaseStore."""
         await anyio.lowlevel.checkpoint()
-        return sum(owner != app for owner, _ in self._rows.values())
+        return sum(owner != app and lease.mark is not None for owner, lease in self._rows.values())
 
     async def create(self, app: str, leases: Sequence[NewLease]) -> None:
         """See LeaseStore."""

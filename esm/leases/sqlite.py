@@ -94,7 +94,9 @@ class SqliteLeases:
         """See LeaseStore."""
 
         def count(connection: sqlite3.Connection) -> int:
-            row = connection.execute("SELECT count(*) FROM leases WHERE app != ?", (app,)).fetchone()
+            row = connection.execute(
+                "SELECT count(*) FROM leases WHERE app != ? AND mark IS NOT NULL", (app,)
+            ).fetchone()
             return int(row[0])
 
         return await self._run(count, writes=False)

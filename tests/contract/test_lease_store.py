@@ -71,11 +71,13 @@ async def test_each_app_sees_its_own_leases(store: LeaseStore) -> None:
     assert [lease.key for lease in await store.leases("nobody")] == []
 
 
-async def test_the_leases_of_others_are_counted(store: LeaseStore) -> None:
-    await store.create(APP, [A])
+async def test_the_positions_of_others_are_counted_and_a_lease_that_was_just_made_is_none(store: LeaseStore) -> None:
+    held = await taken(store)
+    await kept(store, held, FAR)
     assert await store.others(APP) == 0
     await store.create("another app", [B])
-    assert await store.others(APP) == 1
+    assert await store.others("another app") == 1
+    assert await store.others(APP) == 0
 
 
 async def test_of_two_takers_that_saw_the_same_one_is_too_late(store: LeaseStore) -> None:

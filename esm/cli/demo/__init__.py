@@ -46,7 +46,7 @@ def demo(
     except KeyboardInterrupt:
         complain("interrupted; nothing was left behind")
         raise typer.Exit(130) from None
-    _end(summary, output, time.monotonic() - began)
+    _end(summary, output, time.monotonic() - began, keep_running)
 
 
 def _names(text: str) -> list[str]:
@@ -72,14 +72,16 @@ def _forget_aws() -> None:
     }
 
 
-def _end(summary: "Summary", output: Output, seconds: float) -> None:
+def _end(summary: "Summary", output: Output, seconds: float, kept_running: bool) -> None:
     if output is Output.JSON:
         say_json({"seconds": round(seconds, 1), "sources": summary.sources})
     else:
         say(summary.text)
         say("")
-        say("next: esm demo --keep-running, then send a record of your own")
-        say("      config/ has an example for each source: esm validate --config FILE,")
+        if not kept_running:
+            say("next: make demo ARGS=--keep-running, then send a record of your own")
+        lead = "next: " if kept_running else "      "
+        say(f"{lead}config/ has an example for each source: esm validate --config FILE,")
         say("      then esm run --config FILE")
     sys.stdout.flush()
     if any(source["lost"] for source in summary.sources.values()) or summary.missing:

@@ -111,8 +111,11 @@ class Queue:
 
     def how_to_send(self) -> str:
         """See Scene."""
-        url = self._orders.url
-        return f"aws sqs send-message --queue-url {url} --message-body '{body('sqs-mine', set())}'"
+        text = body("sqs-mine", set())
+        return (
+            f"aws sqs send-message --endpoint-url {self._sandbox.url} --queue-url {self._orders.url} "
+            f"--message-body '{text}'"
+        )
 
 
 class _Ordered(ABC):
@@ -205,8 +208,8 @@ class Kinesis(_Ordered):
     def how_to_send(self) -> str:
         """See Scene."""
         return (
-            f"aws kinesis put-record --endpoint-url {self._sandbox.url} --stream-name clicks --partition-key mine "
-            f"--cli-binary-format raw-in-base64-out --data '{body('kinesis-mine', set())}'"
+            f"echo '{body('kinesis-mine', set())}' | aws kinesis put-record --endpoint-url {self._sandbox.url} "
+            "--stream-name clicks --partition-key mine --data fileb:///dev/stdin"
         )
 
 

@@ -50,6 +50,10 @@ class PlainScreen:
         self._say, self._story = say, story
         self._told = 0
 
+    def skip(self) -> None:
+        """What happened so far was told elsewhere."""
+        self._told = self._story.told
+
     def __enter__(self) -> "PlainScreen":
         return self
 

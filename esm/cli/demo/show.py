@@ -60,11 +60,15 @@ class Show:
             config = Config.model_validate(self._config(sandbox, Path(folder)))
             async with assembled(config) as live, self._working(live, sandbox):
                 await self._watch()
+                summary = self._summary()
                 if self._keep:
-                    await self._stay(sandbox)
+                    await self._stay(sandbox, summary)
+        return summary
+
+    def _summary(self) -> Summary:
+        """Of the demo's own records: those that a person sends afterwards are shown, not counted."""
         tallies = [scene.tally for scene in self._scenes]
-        text = sentence_of(tallies)
-        return Summary({tally.name: tally.summary() for tally in tallies}, text, self._missing)
+        return Summary({tally.name: tally.summary() for tally in tallies}, sentence_of(tallies), self._missing)
 
     async def _open_scenes(self, sandbox: Sandbox, stack: AsyncExitStack) -> None:
         for name in self._names:
@@ -143,13 +147,14 @@ class Show:
             for scene in self._scenes
         )
 
-    async def _stay(self, sandbox: Sandbox) -> None:
+    async def _stay(self, sandbox: Sandbox, summary: Summary) -> None:
         """Leave everything up until Ctrl-C, and say how to send a record."""
+        complain(summary.text)
         complain(f"The sandbox listens at {sandbox.url}. With AWS_ACCESS_KEY_ID=demo AWS_SECRET_ACCESS_KEY=demo")
         complain("AWS_DEFAULT_REGION=eu-west-1 set, one of these sends a record of your own:")
         for scene in self._scenes:
             complain(f"  {scene.how_to_send()}")
-        complain("Ctrl-C ends it.")
+        complain('"kind": "poison" in place of "fine" makes a record that no function can bear.  Ctrl-C ends it.')
         from signal import SIGINT, SIGTERM
 
         with anyio.open_signal_receiver(SIGINT, SIGTERM) as signals:
@@ -160,11 +165,13 @@ class Show:
                     break
 
     async def _tell_more(self) -> None:
-        counted = self._state()
+        counted, told = self._state(), PlainScreen(say, self._story)
+        told.skip()
         while True:
             await anyio.sleep(LOOK_SECONDS)
             for scene in self._scenes:
                 scene.look()
+            told.show()
             if (state := self._state()) != counted:
                 counted = state
                 say(", ".join(f"{scene.tally.name}: {scene.tally.delivered:,} delivered" for scene in self._scenes))

@@ -6,6 +6,7 @@ from structlog.testing import capture_logs
 
 from esm.domain.leasing import HORIZON, TRIM_HORIZON, Lease, NewLease
 from esm.domain.outcome import Failed, Outcome, Succeeded
+from esm.domain.record import Mark
 from esm.engine.mapping import Mapping
 from esm.engine.shard_feed import LeasedSource
 from esm.leases.memory import MemoryLeases
@@ -184,6 +185,10 @@ async def test_a_renamed_mapping_is_told_of_the_positions_that_others_have() -> 
     world = World()
     store, stream = MemoryLeases(), MemoryStream("clicks")
     await store.create("before/memory:1", [NewLease("before/a", "a", HORIZON)])
+    [free] = await store.leases("before/memory:1")
+    held = await store.take(free, "me, before")
+    assert held is not None
+    await store.keep({held.key: (held, Mark((1, 0)))})
     metrics = world.metrics.mapping("clicks", "kinesis")
     source = LeasedSource("clicks", "now", stream, store, "me", TRIM_HORIZON, world.clock, world.chance.jitter, metrics)
     with capture_logs() as logs:
