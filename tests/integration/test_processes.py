@@ -47,9 +47,11 @@ def python(script: str, folder: Path) -> Server:
     """A server that is ready once it has made the file ``up``, at each start anew."""
 
     def ready() -> bool:
-        up = (folder / "up").exists()
-        (folder / "up").unlink(missing_ok=True)
-        return up
+        try:
+            (folder / "up").unlink()  # in one step: a file that was made between a look and this would be lost
+        except FileNotFoundError:
+            return False
+        return True
 
     return Server("test server", [sys.executable, "-c", script], folder, ready)
 
