@@ -140,7 +140,6 @@ class _Assembly:
             source=self._source(mapping, target, metrics),
             kind=kind,
             target=target,
-            target_name=resolved.name,
             new_delivery=self._delivery(mapping, kind),
             ordered=ordered,
             batch_size=mapping.batch_size,

@@ -20,7 +20,6 @@ class Plan(Struct, frozen=True):
     source: Source
     kind: EventKind
     target: Target
-    target_name: str
     new_delivery: NewDelivery
     """Makes the machine of a batch."""
     ordered: bool

@@ -1,32 +1,21 @@
 """Who may invoke now: a worker has so many invocations in all, and a target may reserve some of them for itself."""
 
-from collections.abc import Sequence
-
 import anyio
 
 
 class Slots:
-    """The slots one mapping takes before it invokes, always in the same order; held only while a target is invoked."""
+    """The slots one mapping takes from, one for each attempt; held only while a target is invoked."""
 
-    def __init__(self, *pools: anyio.Semaphore) -> None:
-        self._pools: Sequence[anyio.Semaphore] = pools
+    def __init__(self, pool: anyio.Semaphore) -> None:
+        self._pool = pool
 
     async def take(self) -> None:
-        """Wait for a slot of each pool.  Cancelled it holds none; else ``give_back`` must follow."""
-        held: list[anyio.Semaphore] = []
-        try:
-            for pool in self._pools:
-                await pool.acquire()
-                held.append(pool)
-        except anyio.get_cancelled_exc_class():
-            for pool in held:
-                pool.release()
-            raise
+        """Wait for a slot.  Cancelled it holds none; else ``give_back`` must follow."""
+        await self._pool.acquire()
 
     def give_back(self) -> None:
         """Free what ``take`` got."""
-        for pool in self._pools:
-            pool.release()
+        self._pool.release()
 
 
 class SlotPools:
@@ -43,10 +32,9 @@ class SlotPools:
             self._free -= count
             self._reserved[target] = _pool(count)
 
-    def of(self, target: str, cap: int | None = None) -> Slots:
-        """The slots for a mapping of ``target``; ``cap`` is the most the mapping itself may run at once."""
-        own = [] if cap is None else [_pool(cap)]
-        return Slots(*own, self._reserved.get(target) or self._shared_pool())
+    def of(self, target: str) -> Slots:
+        """The slots for a mapping of ``target``; what the mapping itself may run at once its sub-lanes bound."""
+        return Slots(self._reserved.get(target) or self._shared_pool())
 
     @property
     def shared(self) -> int:

@@ -74,7 +74,6 @@ class World:
             source=source,
             kind=kind,
             target=target,
-            target_name="target",
             ordered=False,
             batch_size=batch_size,
             window=window,
@@ -108,7 +107,6 @@ class World:
             source=source,
             kind=kind,
             target=target,
-            target_name="target",
             ordered=True,
             batch_size=batch_size,
             window=window,
@@ -122,7 +120,7 @@ class World:
 
     def _add(self, plan: Plan) -> Mapping:
         metrics = self.metrics.mapping(plan.name, plan.source_kind)
-        mapping = Mapping(plan, self.pools.of(plan.target_name), self.buffer, self.clock, self.chance, metrics)
+        mapping = Mapping(plan, self.pools.of("target"), self.buffer, self.clock, self.chance, metrics)
         self.mappings.append(mapping)
         return mapping
 

@@ -58,20 +58,13 @@ class TestSlots:
         pools.reserve("tally", 0)
         assert not await self._free(pools.of("tally"))
 
-    async def test_a_mapping_keeps_to_its_own_cap(self) -> None:
-        pools = SlotPools(10)
-        capped, free = pools.of("tally", cap=1), pools.of("tally")
-        await capped.take()
-        assert not await self._free(capped)
-        assert await self._free(free)
-
     async def test_a_wait_that_is_cancelled_holds_nothing(self) -> None:
         pools = SlotPools(1)
-        capped, free = pools.of("tally", cap=1), pools.of("tally")
-        await free.take()
-        assert not await self._free(capped)
-        free.give_back()
-        assert await self._free(capped)
+        first, second = pools.of("tally"), pools.of("other")
+        await first.take()
+        assert not await self._free(second)
+        first.give_back()
+        assert await self._free(second)
 
 
 class TestBuffer:
